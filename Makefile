@@ -1,0 +1,48 @@
+# One command a line of the README. Everything is installed into .venv/, everything local lives in $EDGE_AI_HOME.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Numeric libraries that start a thread a core only wait for each other in runs as short as ours.
+export OMP_NUM_THREADS ?= 1
+export ORT_DISABLE_TELEMETRY ?= 1
+
+.PHONY: help demo ui status test check bench integration clean
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## The whole loop on this machine; DATA=file uses your own readings
+	$(BIN)/edge-ai demo $(if $(DATA),--data '$(DATA)') $(if $(USECASE),--usecase '$(USECASE)')
+
+ui: $(VENV)/.installed ## Dagster's web UI on what the demo left
+	$(BIN)/edge-ai ui
+
+status: $(VENV)/.installed ## What became of every score
+	$(BIN)/edge-ai status
+
+test: $(VENV)/.installed ## All tests that need no server
+	$(BIN)/pytest -n auto -m 'not integration'
+
+integration: $(VENV)/.installed ## Tests with real servers and a browser
+	$(BIN)/pytest -m integration
+
+check: $(VENV)/.installed ## Linter, formatter, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## All benchmarks; make bench-NAME runs one
+	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+bench-%: $(VENV)/.installed
+	@$(BIN)/python benchmarks/bench_$*.py
+
+clean: ## Stop what runs and remove everything local but the virtual environment
+	@test ! -x $(BIN)/edge-ai || $(BIN)/edge-ai reset

@@ -1,0 +1,1 @@
+"""Code location of Azure's side: lake, training, release, and what came home from the sites."""

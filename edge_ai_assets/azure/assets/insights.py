@@ -1,0 +1,189 @@
+"""What came home: from return packages to insights, feedback, drift and the report for everyone."""
+
+from typing import Any
+
+import dagster as dg
+
+from edge_ai_assets import keys
+from edge_ai_assets.azure.automation_conditions import FOLLOWS
+from edge_ai_assets.home import Home
+from edge_ai_assets.metadata import picture, records, table
+from edge_ai_assets.usecase import UseCase
+
+
+@dg.asset(
+    key=keys.INBOX,
+    deps=[keys.SITE_UPLOAD],
+    group_name="global",
+    kinds={"deltalake"},
+    owners=[keys.DATA_ENGINEERING],
+    pool="replay",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "once", asset=keys.INBOX, description="No insight and no feedback stands twice, whatever was sent again."
+        ),
+        dg.AssetCheckSpec(
+            "completeness", asset=keys.INBOX, description="No site's packages have a gap, and none was refused."
+        ),
+    ],
+)
+def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
+    """Return packages of all sites: signature, chain and order checked, merged into the global tables by (site, sequence)."""
+    from edge_ai_assets.azure import arrivals
+    from edge_ai_assets.returns import tables
+
+    names = arrivals.new_packages(home)
+    received = arrivals.receive_all(home)
+    for name, reason in received.refused:
+        context.log.error("package %s was refused: %s", name, reason)
+    twice = tables.duplicates(home.tables)
+    yield dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": tables.count(home.tables, "insights"),
+            "packages": received.packages,
+            "insights": received.insights,
+            "feedback": received.feedback,
+            "package_names": names,
+            "repeated_rows": received.repeated,
+            "days": sorted(str(day) for day in received.days),
+        },
+        check_results=[
+            dg.AssetCheckResult(check_name="once", passed=twice == 0, metadata={"duplicates": twice}),
+            dg.AssetCheckResult(
+                check_name="completeness",
+                passed=not received.refused and not received.waiting,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={
+                    "refused": records(
+                        [{"package": name, "reason": reason} for name, reason in received.refused], ["package", "reason"]
+                    ),
+                    "gaps": records(
+                        [{"site": site, "missing_package": number} for site, number in received.waiting],
+                        ["site", "missing_package"],
+                    ),
+                },
+            ),
+        ],
+    )
+
+
+@dg.asset(
+    key=keys.INSIGHTS,
+    deps=[keys.INBOX],
+    group_name="global",
+    kinds={"deltalake", "powerbi"},
+    owners=[keys.DATA_ENGINEERING],
+    automation_condition=FOLLOWS,
+)
+def insights(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
+    """Insights by day, site and release, for Power BI. Only days that received something are computed again."""
+    from edge_ai_assets.returns import daily
+
+    done = daily.refresh(home.tables)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": done.rows,
+            "insights": done.insights,
+            "anomalies": done.anomalies,
+            "days_computed": done.days_computed,
+            "days": done.days,
+            "by_site": table(done.by_site, "site", "insights"),
+        }
+    )
+
+
+@dg.asset(
+    key=keys.FEEDBACK,
+    deps=[keys.INBOX],
+    group_name="global",
+    kinds={"deltalake"},
+    owners=[keys.DATA_SCIENCE],
+    automation_condition=FOLLOWS,
+)
+def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
+    """What people on the sites said of the scores, and how good each release was by their word."""
+    from edge_ai_assets.returns import judged
+
+    by_release = judged.by_release(home.tables)
+    newest = by_release[-1] if by_release else None
+    columns = ["release", "rows", "f1", "false_alarm_rate", "miss_rate"]
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(row["rows"] for row in by_release),
+            "by_release": records(by_release, columns),
+            **({"f1_newest": newest["f1"], "false_alarm_rate_newest": newest["false_alarm_rate"]} if newest else {}),
+        }
+    )
+
+
+@dg.asset(
+    key=keys.DRIFT,
+    deps=[keys.INBOX],
+    group_name="global",
+    kinds={"numpy"},
+    owners=[keys.DATA_SCIENCE],
+    automation_condition=FOLLOWS,
+    check_specs=[
+        dg.AssetCheckSpec("no_drift", asset=keys.DRIFT, description="No site's readings have left what was trained on.")
+    ],
+)
+def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
+    """How far each site's readings have moved from the champion's training data, seen in histograms, not in rows."""
+    from edge_ai_assets.azure import watch
+    from edge_ai_assets.ml import plots
+
+    seen = watch.drift(home, usecase)
+    drifted = sorted(site.name for site in seen if site.verdict.drifted)
+    worst = max(seen, key=lambda site: site.verdict.share, default=None)
+    metadata: dict[str, Any] = {
+        "sites_judged": len(seen),
+        "sites_drifted": len(drifted),
+        "largest_share": worst.verdict.share if worst else 0.0,
+        "largest_psi": max((max(site.verdict.psi.values(), default=0.0) for site in seen), default=0.0),
+        "by_site": records(
+            [
+                {
+                    "site": site.name,
+                    "rows": site.rows,
+                    "share": site.verdict.share,
+                    "drifted": site.verdict.drifted,
+                    "features": ", ".join(site.verdict.exceeded),
+                }
+                for site in seen
+            ],
+            ["site", "rows", "share", "drifted", "features"],
+        ),
+        watch.RELEASE: watch.champion_release(home) or "",
+        watch.SITES: drifted,
+    }
+    if worst:
+        png = plots.drift(worst.verdict, worst.references, worst.counts)
+        metadata["plot"] = picture(png, f"readings of {worst.name} against the training data")
+    yield dg.MaterializeResult(
+        metadata=metadata,
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="no_drift",
+                passed=not drifted,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=f"drift at {', '.join(drifted)}" if drifted else f"none at {len(seen)} sites",
+                metadata={"sites_drifted": len(drifted)},
+            )
+        ],
+    )
+
+
+@dg.asset(
+    key=keys.REPORT,
+    deps=[keys.INSIGHTS, keys.FEEDBACK, keys.DRIFT],
+    group_name="global",
+    kinds={"html"},
+    owners=[keys.DATA_ENGINEERING],
+    automation_condition=FOLLOWS,
+)
+def report(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> dg.MaterializeResult:
+    """The page for everyone: fleet, anomalies by day, releases. One file, nothing loaded from anywhere."""
+    from edge_ai_assets.azure import page
+
+    path = page.publish(home, usecase)
+    return dg.MaterializeResult(metadata={"page": dg.MetadataValue.path(path), "bytes": path.stat().st_size})

@@ -1,0 +1,50 @@
+"""From the champion to what sites can take: a signed release in the registry, and an offline bundle."""
+
+import dagster as dg
+
+from edge_ai_assets import keys
+from edge_ai_assets.azure.automation_conditions import FOLLOWS
+from edge_ai_assets.home import Home
+from edge_ai_assets.usecase import UseCase
+
+
+@dg.asset(
+    key=keys.IMAGE,
+    deps=[keys.CHAMPION],
+    group_name="release",
+    kinds={"oci"},
+    owners=[keys.PLATFORM],
+    automation_condition=FOLLOWS,
+)
+def image(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> dg.MaterializeResult:
+    """The champion as an OCI image in the registry, stated as a signed release. The same champion is the same release."""
+    from edge_ai_assets.delivery import pack
+
+    released = pack.release(home.champion, home.registry, home.keys, usecase.name)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(released.image),
+        metadata={
+            "release": released.version,
+            "image": released.image,
+            "model": released.model,
+            "training_run": released.run_id,
+            "training_set": released.data_version,
+            "registry": dg.MetadataValue.path(home.registry),
+        },
+    )
+
+
+@dg.asset(
+    key=keys.BUNDLE,
+    deps=[keys.IMAGE],
+    group_name="release",
+    kinds={"oci"},
+    owners=[keys.PLATFORM],
+    automation_condition=FOLLOWS,
+)
+def bundle(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
+    """The newest release as one file for sites without a link, to be carried on media."""
+    from edge_ai_assets.delivery import pack
+
+    path = pack.bundle(home.registry, home.keys, home.media)
+    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(path), "bytes": path.stat().st_size})

@@ -1,0 +1,79 @@
+"""How far the sites' readings have moved from what the champion was trained on, from the histograms that came home."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_ai_assets.delivery import pack
+from edge_ai_assets.home import Home
+from edge_ai_assets.returns import tables
+from edge_ai_assets.scoring import contract as contracts
+from edge_ai_assets.usecase import UseCase
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge_ai_assets.ml.drift import Verdict
+    from edge_ai_assets.scoring.contract import Reference
+
+RELEASE = "release_looked_at"
+"""Metadata of global/drift: the image digest of the release it is about."""
+SITES = "sites_that_drift"
+"""Metadata of global/drift: their names."""
+RECENT = 10
+"""Packages of a site that are looked at, newest first: drift is about now, not about all time."""
+
+
+@dataclass(frozen=True)
+class SiteDrift:
+    """One site's recent readings against the training data."""
+
+    name: str
+    rows: int
+    counts: dict[str, np.ndarray]
+    references: tuple[Reference, ...]
+    verdict: Verdict
+
+
+def champion_release(home: Home) -> str | None:
+    """Image digest of the newest release; None when there is none."""
+    newest = pack.newest(home.registry, home.keys)
+    return newest.image if newest else None
+
+
+def drift(home: Home, usecase: UseCase) -> list[SiteDrift]:
+    """Judge each site that sent enough readings scored by the newest release; by name."""
+    import numpy as np
+
+    from edge_ai_assets.ml import drift as drifts
+
+    release = champion_release(home)
+    if release is None:
+        return []
+    references = contracts.read(home.champion / "contract.json").references
+    rows = tables.rows(home.tables, "histograms", release=release)
+    recent: defaultdict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        recent[row["site"]].add(row["package"])
+    sums: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    for row in rows:
+        site, feature = row["site"], row["feature"]
+        if row["package"] in sorted(recent[site])[-RECENT:]:
+            sums[site][feature] = sums[site].get(feature, 0) + np.asarray(row["counts"], np.int64)
+    found = []
+    for site, counts in sorted(sums.items()):
+        seen = max(int(values.sum()) for values in counts.values())
+        if seen >= usecase.drift.rows:
+            verdict = drifts.judge(counts, references, share=usecase.drift.share)
+            found.append(SiteDrift(site, seen, counts, references, verdict))
+    return found
+
+
+def feedback_rows(home: Home, sites: list[str]) -> int:
+    """How often people on these sites said what was right of a score by the newest release."""
+    release = champion_release(home)
+    if release is None:
+        return 0
+    return sum(row["site"] in sites for row in tables.rows(home.tables, "feedback", ["site"], release=release))

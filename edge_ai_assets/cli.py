@@ -1,0 +1,333 @@
+"""`edge-ai`: the command line of the project. Thin: what a command does lives in the module it names.
+
+Exit codes: 0 fine, 1 a check failed, 2 wrong usage, 3 a service is out of reach.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge_ai_assets import usecase as usecases
+from edge_ai_assets.home import Home
+from edge_ai_assets.settings import Settings
+from edge_ai_assets.usecase import UseCase, UseCaseError
+
+FAILED, USAGE, UNREACHABLE = 1, 2, 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Train on Azure, score where the internet is not, and bring home what may leave.\n\n"
+    "Everything local lies in one folder: `EDGE_AI_HOME`, by default `.edge-ai/`.",
+)
+links = typer.Typer(no_args_is_help=True, help="The link of each site: cut it, restore it, look at it.")
+cases = typer.Typer(no_args_is_help=True, help="Use cases: draft one from your own readings, check one you edited.")
+app.add_typer(links, name="link")
+app.add_typer(cases, name="usecase")
+
+say = Console(stderr=True)
+"""Progress and errors. Answers go to standard output, so that `--json` can be piped."""
+
+Json = Annotated[bool, typer.Option("--json", help="Answer as one JSON object.")]
+
+
+class LinkAction(StrEnum):
+    UP = "up"
+    DOWN = "down"
+    STATUS = "status"
+
+
+def main() -> None:
+    """Run a command; a known error is one line on standard error and an exit code."""
+    try:
+        app()
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        fail(code, error)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The exit code of an error that a user can do something about; None for a defect of ours."""
+    from edge_ai_assets.delivery.errors import DeliveryError
+    from edge_ai_assets.demo import DemoError
+    from edge_ai_assets.explain import UnknownInsight
+    from edge_ai_assets.readings.raw import ReadingsError
+    from edge_ai_assets.returns.outbox import OutboxError
+    from edge_ai_assets.scoring.client import ServiceError
+    from edge_ai_assets.stack_hub.scoring import NotServing
+
+    if isinstance(error, UseCaseError | ReadingsError | UnknownInsight):
+        return USAGE
+    if isinstance(error, NotServing | ServiceError):
+        return UNREACHABLE
+    if isinstance(error, DemoError | DeliveryError | OutboxError):
+        return FAILED
+    return None
+
+
+def fail(code: int, error: object) -> NoReturn:
+    """Say what is wrong and end with this exit code."""
+    for line in str(error).splitlines():
+        say.print(f"[red]edge-ai:[/] {line}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(exists=True, help="Your own readings: a CSV or Parquet file, or a folder of them.")
+    ] = None,
+    usecase: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Use case for your readings; found or drafted when absent."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Play the whole loop on this machine, in about two minutes.
+
+    Train, release, deploy ring by ring, score, lose a link and get it back, bring insights home, see drift, retrain.
+    Ends with a table, and with exit code 1 if a promise of the design was broken.
+    """
+    from edge_ai_assets import demo as demos
+    from edge_ai_assets import show
+
+    home = Settings.load().folders()
+    chosen = _for_data(data, usecase) if data else usecases.load(usecase or usecases.BUNDLED / "pump-station.yaml")
+    outcome = demos.run(home, chosen, data, say)
+    if as_json:
+        _answer(show.outcome_json(outcome))
+    else:
+        show.outcome(outcome, home, Console())
+    if not outcome.kept:
+        sys.exit(FAILED)
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on. The UI has no login: keep it on loopback.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
+) -> None:
+    """Open Dagster's web UI on this home, with the daemon: sensors and the schedule go on working."""
+    from edge_ai_assets import local
+
+    say.print(f"Dagster's web UI: http://{host}:{port}/asset-groups   (Ctrl-C ends it)", highlight=False)
+    sys.exit(local.web_ui(Settings.load().folders(), host, port))
+
+
+@app.command("status")
+def status_(as_json: Json = False) -> None:
+    """What became of every score, at each site and on Azure.
+
+    At each site scored = uploaded + withheld + quarantined + expired + pending; exit code 1 if that does not hold.
+    """
+    from edge_ai_assets import show
+    from edge_ai_assets.status import conserved, status
+
+    home, usecase = _home()
+    now = status(home, usecase)
+    if as_json:
+        _answer(now)
+    else:
+        show.status(now, Console())
+    if not all(conserved(site) for site in now["sites"].values()) or now["global"]["duplicates"]:
+        sys.exit(FAILED)
+
+
+def _link(action: LinkAction, site: str | None, as_json: bool) -> None:
+    from edge_ai_assets.returns.link import Link
+
+    home, usecase = _home()
+    known = [each.name for each in usecase.sites]
+    if site and site not in known:
+        fail(USAGE, f"site {site!r} is not in use case {usecase.name!r}: it has {', '.join(known)}")
+    found = {}
+    for name in [site] if site else known:
+        folder = home.site(name).root
+        folder.mkdir(parents=True, exist_ok=True)
+        link = Link(folder)
+        state = {LinkAction.UP: link.restore, LinkAction.DOWN: link.cut}.get(action, lambda link=link: link.state)()
+        found[name] = {"state": state.state, "since": state.since or None, "changes": state.changes}
+    if as_json:
+        _answer(found)
+    else:
+        table = Table("site", "link", "since")
+        for name, state in found.items():
+            table.add_row(name, str(state["state"]), str(state["since"] or "ever"))
+        Console().print(table)
+
+
+Site = Annotated[str | None, typer.Option("--site", help="Only this site; all when absent.")]
+
+
+@links.command("up")
+def link_up(site: Site = None, as_json: Json = False) -> None:
+    """Restore the link: the backlog of the site is uploaded by a sensor."""
+    _link(LinkAction.UP, site, as_json)
+
+
+@links.command("down")
+def link_down(site: Site = None, as_json: Json = False) -> None:
+    """Cut the link: scoring goes on, what may leave waits."""
+    _link(LinkAction.DOWN, site, as_json)
+
+
+@links.command("status")
+def link_status(site: Site = None, as_json: Json = False) -> None:
+    """Which links are up, and since when."""
+    _link(LinkAction.STATUS, site, as_json)
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Readings as the use case describes them.")],
+    site: Annotated[str, typer.Option(help="The site whose service scores them.")],
+    as_json: Json = False,
+) -> None:
+    """Score a file of readings at a site, through its scoring service.
+
+    Each score is durable in the site's outbox. Interrupted, the same command goes on where it stopped; a file that was
+    scored is not scored again.
+    """
+    from rich.progress import Progress
+
+    from edge_ai_assets.scoring import batch
+    from edge_ai_assets.scoring.client import Client
+    from edge_ai_assets.stack_hub import scoring
+
+    home, _ = _home()
+    at = home.site(site)
+    service = scoring.running(at)
+    copy = batch.hidden_copy(file, at)
+    with Progress(console=say, transient=True) as progress, Client(service.url or "") as client:
+        task = progress.add_task("rows scored", total=None)
+        done = batch.score_file(
+            copy,
+            usecase=scoring.deployed_usecase(at),
+            site=at,
+            client=client,
+            progress=lambda rows: progress.advance(task, rows),
+        )
+    found = {
+        "site": site,
+        "release": service.version,
+        "scored": done.scored,
+        "anomalies": done.anomalies,
+        "outside_trained_range": done.outside,
+        "rejected": done.rejected,
+        "baseline": done.baseline,
+    }
+    if as_json:
+        _answer(found)
+    else:
+        table = Table(*found)
+        table.add_row(*(str(value) for value in found.values()))
+        Console().print(table)
+        if done.rejected:
+            say.print(f"why rows were rejected: {at.rejected}/*.parquet", highlight=False)
+
+
+@cases.command("init")
+def usecase_init(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Readings: any CSV or Parquet file.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write it; standard output when absent.")] = None,
+) -> None:
+    """Draft a use case from a file of readings.
+
+    Columns, kinds, ranges, time, label and sites are guessed; comments in the draft say what to look at. Then:
+    `edge-ai usecase check FILE` and `edge-ai demo --data READINGS --usecase FILE`.
+    """
+    from edge_ai_assets.readings.draft import draft
+
+    text = draft(file)
+    if out is None:
+        sys.stdout.write(text)
+    elif out.exists():
+        fail(USAGE, f"{out} exists and is not overwritten")
+    else:
+        out.write_text(text, "utf-8")
+        say.print(f"{out}: look at the lines marked CHECK, then: edge-ai usecase check {out}", highlight=False)
+
+
+@cases.command("check")
+def usecase_check(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A use case file.")], as_json: Json = False
+) -> None:
+    """Check a use case; every problem is a line with file, line, field, value and bound."""
+    checked = usecases.load(file)
+    found = {"name": checked.name, "digest": checked.digest, "features": len(checked.features), "sites": len(checked.sites)}
+    if as_json:
+        _answer(found)
+    else:
+        Console().print(f"{file}: fine: {found['features']} features, {found['sites']} sites", highlight=False)
+
+
+@app.command()
+def explain(
+    insight: Annotated[str, typer.Argument(metavar="INSIGHT_ID", help="SITE/SEQUENCE, such as bergen/812.")],
+    as_json: Json = False,
+) -> None:
+    """Walk from an insight back to its package, score, release, model, training data and runs."""
+    from edge_ai_assets import show
+    from edge_ai_assets.explain import explain as walk
+
+    home, _ = _home()
+    found = walk(home, insight)
+    if as_json:
+        _answer(found)
+    else:
+        show.explanation(found, Console())
+
+
+@app.command()
+def reset() -> None:
+    """Stop the services of a demo and remove its home. A home that no demo made is left alone."""
+    from edge_ai_assets import demo as demos
+
+    home = Settings.load().folders()
+    demos.clear(home)
+    say.print(f"{home.root} is gone", highlight=False)
+
+
+def _home() -> tuple[Home, UseCase]:
+    settings = Settings.load()
+    home = settings.folders()
+    if not home.root.is_dir():
+        fail(USAGE, f"{home.root} does not exist: run `make demo` first, or set EDGE_AI_HOME")
+    return home, settings.load_usecase()
+
+
+def _for_data(data: Path, usecase: Path | None) -> UseCase:
+    """The use case for one's own readings: the one given, a bundled one that fits, or a draft."""
+    from edge_ai_assets.readings.choose import choose
+
+    if usecase:
+        return usecases.load(usecase)
+    chosen, drafted = choose(data)
+    if drafted is not None:
+        path = Path(f"{chosen.name}.yaml")
+        if not path.exists():
+            path.write_text(drafted, "utf-8")
+        say.print(
+            f"no use case was given: one was drafted into {path}; edit it and run: edge-ai demo --data {data} --usecase {path}",
+            highlight=False,
+        )
+    return chosen
+
+
+def _answer(found: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(found, indent=2, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Offline bundles: one file that carries one release to a site without a link.
+
+What is in the file, and how it is checked, is `bundlefile`'s; what a site does with an imported release is
+`store`'s decision.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from edge_ai_assets.delivery import archive, durable
+from edge_ai_assets.delivery import release as releases
+from edge_ai_assets.delivery.bundlefile import Contents, begin, checked, contents_of, index_of, name_of
+from edge_ai_assets.delivery.errors import ForeignError, MismatchError, MissingError
+from edge_ai_assets.delivery.layout import MARK, Layout
+from edge_ai_assets.delivery.manifest import Descriptor, Digest, encode
+from edge_ai_assets.delivery.release import Release, Statement
+
+
+def build(
+    layout: Layout,
+    version: int,
+    out: Path,
+    keys: Sequence[Ed25519PublicKey],
+    *,
+    have: frozenset[Digest] = frozenset(),
+) -> Path:
+    """Write the bundle of a release: the same release and `have` give the same bytes.
+
+    Args:
+        out: the folder that gets `<usecase>-<version>.bundle`, whole or not at all.
+        have: digests that the site has (its `Layout.blobs()`), left out but for the three documents.
+
+    Returns:
+        The path of the bundle.
+
+    Raises:
+        DeliveryError: the release does not check out, or one of its blobs is missing or damaged.
+    """
+    statement = releases.find(layout, version, keys)
+    path = out / f"{statement.release.usecase}-{version}.bundle"
+    contents = contents_of(statement, have)
+    with durable.locked(out / ".lock"), durable.replacing(path) as file:
+        file.writelines(archive.pack(_members(layout, statement, contents)))
+    return path
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """What a bundle says that it holds: bundle.json, and `bytes`, its size. Nothing of it is verified yet."""
+    with durable.open_regular(path) as file:
+        contents, _ = begin(path, file)
+        size = os.fstat(file.fileno()).st_size
+    return {**msgspec.json.decode(encode(contents)), "bytes": size}
+
+
+def verify(path: Path, keys: Sequence[Ed25519PublicKey]) -> Release:
+    """Check every byte of a bundle: form, digests, signature.
+
+    Raises:
+        DeliveryError: see `bundlefile.checked`.
+    """
+    return checked(path, keys)[0].release
+
+
+def import_bundle(path: Path, layout: Layout, keys: Sequence[Ed25519PublicKey]) -> Release:
+    """Bring the release of a bundle into `layout`.
+
+    Doing it again is harmless, and goes on where it was cut off. The whole bundle is checked before anything
+    is written, and each blob again as it is written. Tags come last and all at once.
+
+    Raises:
+        MissingError: a blob was left out of the bundle that is not in `layout` either.
+        ForeignError: `layout` holds releases of another use case, or another release of this version.
+        DeliveryError: see `verify`. In every case the tags are as they were.
+    """
+    statement, contents = checked(path, keys)
+    with layout.writing():
+        last = releases.latest(layout, keys)
+        if last and last.usecase != statement.release.usecase:
+            raise ForeignError(
+                f"{path} refused: it is of use case {statement.release.usecase!r}, not {last.usecase!r}"
+            )
+        wanted: dict[str, Descriptor] = {}
+        for part, blob in zip(statement.blobs, contents.blobs, strict=True):
+            if blob.included:
+                wanted[name_of(part.digest)] = part
+            elif not layout.intact(part):
+                raise MissingError(
+                    f"{path} refused: it leaves out blob {part.digest}, which {layout.path} has not either; "
+                    "build it for what this site has"
+                )
+        with durable.open_regular(path) as file:
+            for member in archive.members(file, str(path)):
+                missing = wanted.pop(member.name, None)
+                if missing and not layout.intact(missing):
+                    layout.put_chunks(member.chunks, missing.media_type, expect=missing)
+        if wanted:
+            raise MismatchError(
+                f"{path} refused: it changed while it was imported, {min(wanted)} is gone from it"
+            )
+        releases.record(layout, statement)
+    return statement.release
+
+
+def _members(layout: Layout, statement: Statement, contents: Contents) -> Iterator[archive.Member]:
+    heads = {"bundle.json": encode(contents), "oci-layout": MARK, "index.json": index_of(statement)}
+    for name, data in heads.items():
+        yield archive.Member(name, len(data), [data])
+    for blob in contents.blobs:
+        if blob.included:
+            with layout.open(blob.digest, max_bytes=blob.size) as file:
+                yield archive.Member(name_of(blob.digest), blob.size, durable.chunks_of(file))

@@ -1,0 +1,59 @@
+"""What the release assets do, in two calls: the champion's folder becomes a signed release, the release a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_ai_assets.delivery import bundle as bundles
+from edge_ai_assets.delivery import image as images
+from edge_ai_assets.delivery import release as releases
+from edge_ai_assets.delivery import signing
+from edge_ai_assets.delivery.errors import MissingError
+from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.release import Release
+
+KEY = "release"
+
+
+def release(model: Path, registry: Path, keys: Path, usecase: str) -> Release:
+    """Publish a model's folder as the next release; the model that is out already stays the release it is.
+
+    Args:
+        model: what training wrote, with `lineage.json`.
+        keys: holds the release key; made on first use.
+    """
+    from edge_ai_assets.ml import evaluation, lineage
+
+    private = keys / f"{KEY}.pem"
+    if not private.exists():
+        signing.create(keys, KEY)
+    layout, came_from = Layout(registry), lineage.read(model)
+    return releases.publish(
+        layout,
+        image=images.build(model, layout, annotations={"org.opencontainers.image.title": usecase}),
+        usecase=usecase,
+        run_id=came_from.training_run,
+        data_version=came_from.training_set,
+        metrics=evaluation.recorded(model),
+        key=signing.load_private(private),
+    )
+
+
+def bundle(registry: Path, keys: Path, media: Path) -> Path:
+    """Write the newest release as an offline bundle; its path.
+
+    Raises:
+        MissingError: there is no release yet.
+    """
+    last = newest(registry, keys)
+    if last is None:
+        raise MissingError(f"{registry} holds no release: materialize release/image first")
+    media.mkdir(parents=True, exist_ok=True)
+    public = signing.load_public(signing.public_path(keys / f"{KEY}.pem"))
+    return bundles.build(Layout(registry), last.version, media, [public])
+
+
+def newest(registry: Path, keys: Path) -> Release | None:
+    """The newest release in the registry, its signature checked; None when there is none."""
+    public = signing.public_path(keys / f"{KEY}.pem")
+    return releases.latest(Layout(registry), [signing.load_public(public)]) if public.exists() else None

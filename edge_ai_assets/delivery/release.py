@@ -1,0 +1,242 @@
+"""A release: the signed statement that a certain image is version N of a use case.
+
+In a registry it is an OCI artifact about the image (its `subject`), so any registry can carry it: a manifest
+with the DSSE envelope as its only layer, tagged `release-N`, and the newest also `latest`; the image itself
+is tagged `image-N`. Tags are not trusted: whatever they lead to, only what the statement says counts. Which
+releases a site accepts is `store`'s decision, how they travel offline `bundle`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from edge_ai_assets.delivery import image as images
+from edge_ai_assets.delivery import signing
+from edge_ai_assets.delivery.errors import ForeignError, MalformedError, MismatchError
+from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.manifest import (
+    EMPTY,
+    MANIFEST,
+    Blobs,
+    Descriptor,
+    Digest,
+    Manifest,
+    decode,
+    digest_of,
+    encode,
+    read_manifest,
+)
+
+FORMAT = 1
+LATEST = "latest"
+PAYLOAD = "application/vnd.edge-ai.release+json"
+ARTIFACT = "application/vnd.edge-ai.release.v1"
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+NOTHING = b"{}"
+"""The config of an artifact that has none, as OCI wants it."""
+MAX_STATEMENT = 1 << 20
+MAX_MODEL = 8 << 30
+"""Bytes of the largest model layer that is published or installed."""
+_NUMBERED = re.compile(r"release-([1-9][0-9]{0,8})")
+
+
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the signature covers."""
+
+    usecase: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
+    version: Annotated[int, msgspec.Meta(ge=1, lt=10**9)]
+    image: Digest
+    created: Annotated[datetime, msgspec.Meta(tz=True)]
+    model: Digest
+    """SHA-256 of model.onnx."""
+    run_id: str
+    data_version: str
+    metrics: dict[str, float]
+    format: int = FORMAT
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A verified release and the blobs that make it up."""
+
+    release: Release
+    blobs: tuple[Descriptor, ...]
+    """Each once: the artifact's manifest, the envelope, the image's manifest, then configs and layers."""
+
+    @property
+    def tags(self) -> dict[str, Descriptor]:
+        """The tags that name this release alone."""
+        version = self.release.version
+        return {f"image-{version}": self.blobs[2], f"release-{version}": self.blobs[0]}
+
+
+def publish(
+    layout: Layout,
+    *,
+    image: Digest,
+    usecase: str,
+    run_id: str,
+    data_version: str,
+    metrics: Mapping[str, float],
+    key: Ed25519PrivateKey,
+    keys: Sequence[Ed25519PublicKey] = (),
+    created: datetime | None = None,
+) -> Release:
+    """Make an image in `layout` the next release, or return the latest one if it is of this very image.
+
+    Args:
+        key: signs; keep it where only the publisher can read it.
+        keys: further keys that earlier releases may have been signed with.
+        created: with a time zone; now when absent.
+
+    Raises:
+        MissingError: the image is not in `layout`.
+        ForeignError: `layout` holds releases of another use case.
+        UntrustedError: the latest release in `layout` is not signed by `key` or one of `keys`.
+    """
+    with layout.editing() as tags:
+        trusted = [key.public_key(), *keys]
+        last = read(layout, tags[LATEST], trusted).release if LATEST in tags else None
+        if last and last.usecase != usecase:
+            raise ForeignError(
+                f"{layout.path} holds releases of {last.usecase!r}, {usecase!r} needs a registry of its own"
+            )
+        if last and last.image == image:
+            return last
+        subject = images.describe(layout, image)
+        release = Release(
+            usecase=usecase,
+            version=max(versions(tags), default=0) + 1,
+            image=image,
+            created=created or datetime.now(UTC),
+            model=images.model_digest(layout, image, max_bytes=MAX_MODEL),
+            run_id=run_id,
+            data_version=data_version,
+            metrics={name: float(value) for name, value in metrics.items()},
+        )
+        payload = encode(release)
+        release = _decoded(payload)  # a wrong name or a NaN is refused here and not on a site
+        statement = layout.put(signing.envelope(payload, PAYLOAD, key), ENVELOPE)
+        layout.put(NOTHING, EMPTY)
+        top = layout.put(encode(_artifact(statement.size, statement.digest, subject)), MANIFEST)
+        tags |= read(layout, top, trusted).tags | {LATEST: top}
+        return release
+
+
+def read(blobs: Blobs, top: Descriptor, keys: Sequence[Ed25519PublicKey]) -> Statement:
+    """The release that a descriptor leads to, verified.
+
+    Only the three documents are read; configs and layers are checked where they are used.
+
+    Raises:
+        UntrustedError: none of `keys` signed it.
+        MalformedError: it is no release, or of a format this version does not read.
+        MismatchError: the statement is about another image than the artifact.
+    """
+    what = f"release {top.digest}"
+    manifest = read_manifest(blobs, top)
+    image = manifest.subject
+    if manifest.artifact_type != ARTIFACT or len(manifest.layers) != 1 or image is None:
+        raise MalformedError(
+            f"{what} is refused: it is no release but {manifest.artifact_type or 'an image'!r}"
+        )
+    (envelope,) = manifest.layers
+    data = blobs.get(envelope.digest, max_bytes=MAX_STATEMENT)
+    if manifest != _artifact(len(data), envelope.digest, image) or digest_of(encode(manifest)) != top.digest:
+        raise MalformedError(f"{what} is refused: its manifest is not in the one form allowed")
+    release = _decoded(signing.open_envelope(data, PAYLOAD, keys))
+    if release.image != image.digest:
+        raise MismatchError(
+            f"{what} is refused: its statement is about {release.image}, it refers to {image.digest}"
+        )
+    parts = [top, envelope, image, manifest.config]
+    content = read_manifest(blobs, image)
+    parts += [content.config, *content.layers]
+    unique = {part.digest: Descriptor(part.media_type, part.digest, part.size) for part in reversed(parts)}
+    return Statement(
+        release, tuple(unique[digest] for digest in dict.fromkeys(part.digest for part in parts))
+    )
+
+
+def record(layout: Layout, statement: Statement) -> None:
+    """Tag a release whose blobs are all in `layout`; `latest` only ever moves to a newer one.
+
+    Raises:
+        ForeignError: `layout` has another release under that version; the tags are as they were.
+    """
+    version = statement.release.version
+    with layout.editing() as tags:
+        for name, descriptor in statement.tags.items():
+            if tags.get(name, descriptor).digest != descriptor.digest:
+                raise ForeignError(f"release {version} refused: {layout.path} has another release {version}")
+        if version >= max(versions(tags), default=0):
+            tags[LATEST] = statement.blobs[0]
+        tags |= statement.tags
+
+
+def latest(layout: Layout, keys: Sequence[Ed25519PublicKey]) -> Release | None:
+    """The newest release, verified; None when there is none yet. Errors of `read`."""
+    top = layout.tags().get(LATEST)
+    return read(layout, top, keys).release if top else None
+
+
+def find(layout: Layout, version: int, keys: Sequence[Ed25519PublicKey]) -> Statement:
+    """Like `get`, with the blobs."""
+    statement = read(layout, layout.resolve(f"release-{version}"), keys)
+    if statement.release.version != version:
+        raise MismatchError(
+            f"release {version} refused: its statement says that it is {statement.release.version}"
+        )
+    return statement
+
+
+def get(layout: Layout, version: int, keys: Sequence[Ed25519PublicKey]) -> Release:
+    """The release of that version, verified.
+
+    Raises:
+        MissingError: there is none.
+        MismatchError: what is tagged as it is another version.
+        DeliveryError: see `read`.
+    """
+    return find(layout, version, keys).release
+
+
+def all_releases(layout: Layout, keys: Sequence[Ed25519PublicKey]) -> list[Release]:
+    """Every release, verified, oldest first; errors of `get` for the first that is bad."""
+    return [get(layout, version, keys) for version in versions(layout.tags())]
+
+
+def versions(tags: Mapping[str, Descriptor]) -> list[int]:
+    """Versions that have a tag, rising; what the tags lead to is not looked at."""
+    return sorted(int(match[1]) for name in tags if (match := _NUMBERED.fullmatch(name)))
+
+
+def _artifact(size: int, envelope: Digest, image: Descriptor) -> Manifest:
+    """The one manifest for a statement: as it is not signed, nothing in it is left open."""
+    return Manifest(
+        Descriptor(EMPTY, digest_of(NOTHING), len(NOTHING)),
+        (Descriptor(ENVELOPE, envelope, size),),
+        artifact_type=ARTIFACT,
+        subject=Descriptor(MANIFEST, image.digest, image.size),
+    )
+
+
+def _decoded(payload: bytes) -> Release:
+    what = f"the statement {digest_of(payload)}"
+    found = decode(payload, _Format, what).format
+    if found != FORMAT:
+        raise MalformedError(
+            f"{what} is refused: release format {found}, this version reads {FORMAT}; upgrade it first"
+        )
+    return decode(payload, Release, what)

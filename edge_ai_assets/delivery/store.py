@@ -1,0 +1,192 @@
+"""A site's side: which releases it accepts, holds and unpacks.
+
+Everything lies in one folder: `store/` (an OCI layout), `releases/<12 hex of the image digest>/model/`, and
+`installed.json`, which says what counts as installed and how new it ever was. Which of the releases runs is
+not known here: that is the supervisor's, in `scoring`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence, Set
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from edge_ai_assets.delivery import durable, image
+from edge_ai_assets.delivery import release as releases
+from edge_ai_assets.delivery.errors import ForeignError, MalformedError, RollbackError
+from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.manifest import decode, encode
+from edge_ai_assets.delivery.release import MAX_MODEL, Release
+
+FORMAT = 1
+MAX_INSTALLED = 16 << 20
+
+
+class Installed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """installed.json. Its replacement is the moment at which a release is installed, or pruned."""
+
+    usecase: str
+    newest: int
+    """The newest version that ever was installed; it never falls."""
+    releases: tuple[Release, ...]
+    format: int = FORMAT
+
+
+class SiteStore:
+    """The releases of one site. One process works on it at a time, others wait."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.layout = Layout(folder / "store")
+        """Also what a bundle is imported into; `fetch` then takes the release from it."""
+        self._unpacked = folder / "releases"
+        self._record = folder / "installed.json"
+
+    def fetch(
+        self,
+        source: Layout,
+        keys: Sequence[Ed25519PublicKey],
+        *,
+        version: int | None = None,
+        allow_rollback: bool = False,
+    ) -> Release:
+        """Install a release: verified, copied, unpacked.
+
+        Doing it again is harmless, repairs what was damaged and goes on where it was cut off. `releases` does
+        not show what is not wholly installed.
+
+        Args:
+            source: where releases come from; may be this store's own `layout`.
+            version: the newest when absent.
+            allow_rollback: an operator wants an older release than one that was installed.
+
+        Raises:
+            MissingError: `source` has no such release.
+            UntrustedError: none of `keys` signed it.
+            RollbackError: it is older than the newest that was installed.
+            ForeignError: it is of another use case, or another release under an installed version.
+            DeliveryError: a digest, a size or a form does not check out. What was installed stays.
+        """
+        with durable.locked(self.folder / ".lock"), self.layout.writing():
+            if version is None:
+                statement = releases.read(source, source.resolve(releases.LATEST), keys)
+            else:
+                statement = releases.find(source, version, keys)
+            release = statement.release
+            installed = self._installed()
+            if installed:
+                _admit(release, installed, allow_rollback)
+            for part in statement.blobs:
+                if not self.layout.intact(part):
+                    with source.open(part.digest, max_bytes=part.size) as file:
+                        self.layout.put_chunks(durable.chunks_of(file), part.media_type, expect=part)
+            releases.record(self.layout, statement)
+            self._unpack(release)
+            self._write(_with(installed, release), installed)
+        return release
+
+    def path(self, release: Release) -> Path:
+        """The folder with the files of an installed release (model.onnx, contract.json, …)."""
+        return self._home(release) / "model"
+
+    def releases(self) -> list[Release]:
+        """The installed releases, oldest first."""
+        installed = self._installed()
+        return list(installed.releases) if installed else []
+
+    def newest(self) -> int | None:
+        """The newest version that ever was installed here; None before the first."""
+        installed = self._installed()
+        return installed.newest if installed else None
+
+    def prune(self, keep: int, also: Set[int]) -> list[Release]:
+        """Remove all but the `keep` newest installed releases and the versions in `also` (those in use).
+
+        Releases in `layout` that are not installed go too, unless they are newer than all installed.
+
+        Returns:
+            The releases that were removed, oldest first.
+
+        Raises:
+            ValueError: `keep` is below 1; the newest must stay, for the rule against rollback.
+        """
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, at least the newest release must be kept")
+        with durable.locked(self.folder / ".lock"):
+            installed = self._installed()
+            if not installed:
+                return []
+            kept = tuple(
+                r for r in installed.releases if r in installed.releases[-keep:] or r.version in also
+            )
+            self._write(msgspec.structs.replace(installed, releases=kept), installed)
+            # From here on nothing that is removed is in use; a crash leaves rest that the next prune removes.
+            homes = {self._home(release).name for release in kept}
+            for folder in self._unpacked.iterdir():
+                if folder.is_dir() and folder.name not in homes:
+                    shutil.rmtree(folder)
+            versions = {release.version for release in kept}
+            with self.layout.editing() as tags:
+                for version in releases.versions(tags):
+                    if version not in versions and version <= installed.newest:
+                        del tags[f"release-{version}"]
+                        tags.pop(f"image-{version}", None)
+            self.layout.collect()
+        return [release for release in installed.releases if release not in kept]
+
+    def _home(self, release: Release) -> Path:
+        return self._unpacked / release.image.removeprefix("sha256:")[:12]
+
+    def _unpack(self, release: Release) -> None:
+        home = self._home(release)
+        if home.exists() and not image.matches(self.layout, release.image, home, max_bytes=MAX_MODEL):
+            # Set aside by one rename, so that nobody ever finds it with only some of its files gone.
+            damaged = home.with_name(f".{home.name}.damaged")
+            shutil.rmtree(damaged, ignore_errors=True)
+            os.replace(home, damaged)
+            shutil.rmtree(damaged)
+        image.unpack(self.layout, release.image, home, max_bytes=MAX_MODEL)
+
+    def _installed(self) -> Installed | None:
+        if not self._record.exists():
+            return None
+        data = durable.read_bounded(self._record, MAX_INSTALLED)
+        installed = decode(data, Installed, str(self._record))
+        if installed.format != FORMAT:
+            raise MalformedError(f"{self._record} has format {installed.format}, this version reads {FORMAT}")
+        return installed
+
+    def _write(self, installed: Installed, before: Installed | None) -> None:
+        if installed != before:
+            with durable.replacing(self._record) as file:
+                file.write(encode(installed))
+
+
+def _admit(release: Release, installed: Installed, allow_rollback: bool) -> None:
+    if release.usecase != installed.usecase:
+        raise ForeignError(
+            f"release {release.version} refused: it is of use case {release.usecase!r}, this site has "
+            f"{installed.usecase!r} (another use case needs a folder of its own)"
+        )
+    for other in installed.releases:
+        if other.version == release.version and other != release:
+            raise ForeignError(
+                f"release {release.version} refused: another release {release.version} is installed"
+            )
+    if release.version < installed.newest and not allow_rollback:
+        raise RollbackError(
+            f"release {release.version} refused: it is older than the installed release {installed.newest} "
+            "(use --allow-rollback to install it anyway)"
+        )
+
+
+def _with(installed: Installed | None, release: Release) -> Installed:
+    if installed is None:
+        return Installed(release.usecase, release.version, (release,))
+    others = tuple(other for other in installed.releases if other.version != release.version)
+    ordered = tuple(sorted((*others, release), key=lambda item: item.version))
+    return msgspec.structs.replace(installed, newest=max(installed.newest, release.version), releases=ordered)

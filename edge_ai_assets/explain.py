@@ -1,0 +1,132 @@
+"""The way of one insight, from the global table back to the training data and the runs that made it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_ai_assets.delivery import pack, signing
+from edge_ai_assets.delivery import release as releases
+from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.home import Home
+from edge_ai_assets.metadata import plain
+from edge_ai_assets.returns import tables
+from edge_ai_assets.returns.ledger import entries
+from edge_ai_assets.returns.outbox import Outbox
+
+
+class UnknownInsight(KeyError):
+    """There is no such insight."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def explain(home: Home, insight_id: str) -> dict[str, Any]:
+    """Walk from an insight to its origin.
+
+    Args:
+        insight_id: `SITE/SEQUENCE`.
+
+    Returns:
+        insight, package, ledger (what left the site for that package; None where the site's disk is not here), score
+        (the site's own record, likewise), release, model, training_set and runs: Dagster run ids by what they made.
+
+    Raises:
+        UnknownInsight: no insight has that id, or the id has another form.
+    """
+    site, slash, number = insight_id.rpartition("/")
+    if not slash or not number.isdigit():
+        raise UnknownInsight(f"{insight_id!r} is no insight id: they look like bergen/812")
+    try:
+        found = tables.insight(home.tables, site, int(number))
+    except KeyError as error:
+        raise UnknownInsight(f"{error.args[0]}: see `edge-ai status` for what came home") from error
+    package = found.pop("package")
+    release = _release(home, found["release"])
+    return {
+        "insight": found,
+        "package": package,
+        "ledger": _ledger(home, site, package["name"]),
+        "score": _score(home, site, int(number)),
+        "release": release,
+        "model": _model(home, release["run_id"]),
+        "training_set": _training_set(home, release["data_version"]),
+        "runs": {"training": release["run_id"], **_runs(home, site, package["name"])},
+    }
+
+
+def _release(home: Home, image: str) -> dict[str, Any]:
+    public = signing.load_public(signing.public_path(home.keys / f"{pack.KEY}.pem"))
+    for release in releases.all_releases(Layout(home.registry), [public]):
+        if release.image == image:
+            return {
+                "version": release.version,
+                "image": release.image,
+                "model": release.model,
+                "created": release.created.isoformat(),
+                "run_id": release.run_id,
+                "data_version": release.data_version,
+            }
+    raise UnknownInsight(f"the insight was scored by {image}, which no release in {home.registry} is")
+
+
+def _ledger(home: Home, site: str, package: str) -> dict[str, Any] | None:
+    path = home.site(site).ledger
+    if not path.exists():
+        return None
+    lines = [entry for entry in entries(path) if entry.package == package]
+    return {
+        "blocks": len(lines),
+        "bytes": sum(entry.last - entry.first for entry in lines),
+        "policy": lines[0].policy if lines else None,
+        "destination": lines[0].destination if lines else None,
+    }
+
+
+def _score(home: Home, site: str, sequence: int) -> dict[str, Any] | None:
+    path = home.site(site).outbox
+    if not path.exists():
+        return None
+    with Outbox(path, create=False) as outbox:
+        rows = outbox.rows(sequence, sequence)
+    return {"score": rows[0].score, "predicted": bool(rows[0].predicted), "kind": rows[0].kind} if rows else None
+
+
+def _model(home: Home, run_id: str) -> dict[str, Any]:
+    from edge_ai_assets.ml import evaluation
+
+    folder = home.models / "candidates" / run_id
+    return {"folder": str(folder), "metrics": evaluation.recorded(folder)}
+
+
+def _training_set(home: Home, version: str) -> dict[str, Any]:
+    import pyarrow.parquet as parquet
+
+    path = home.training_sets / f"{version}.parquet"
+    return {"version": version, "path": str(path), "rows": parquet.read_metadata(path).num_rows}
+
+
+def _runs(home: Home, site: str, package: str) -> dict[str, str]:
+    """The site's and Azure's runs that packed, sent and received the package, as far as Dagster's log here knows."""
+    import dagster as dg
+
+    from edge_ai_assets import keys
+
+    found: dict[str, str] = {}
+    if not home.dagster.is_dir():
+        return found
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        for what, key, partition in (
+            ("packing", keys.SITE_EGRESS, [site]),
+            ("upload", keys.SITE_UPLOAD, [site]),
+            ("inbox", keys.INBOX, None),
+        ):
+            records = instance.fetch_materializations(
+                dg.AssetRecordsFilter(asset_key=key, asset_partitions=partition), limit=1000
+            ).records
+            for record in records:
+                made = plain(record.event_log_entry) or {}
+                if package in made.get("package_names", []):
+                    found[what] = record.run_id
+                    break
+    return found

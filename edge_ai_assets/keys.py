@@ -1,0 +1,28 @@
+"""Every asset key, group and owner of both code locations. Imported, never retyped."""
+
+from dagster import AssetKey
+
+RAW_TELEMETRY = AssetKey(["lake", "raw_telemetry"])
+TRAINING_SET = AssetKey(["lake", "training_set"])
+CANDIDATE = AssetKey(["model", "candidate"])
+CHAMPION = AssetKey(["model", "champion"])
+IMAGE = AssetKey(["release", "image"])
+BUNDLE = AssetKey(["release", "bundle"])
+
+SITE_RELEASE = AssetKey(["site", "release"])
+SITE_DEPLOYMENT = AssetKey(["site", "deployment"])
+SITE_SCORES = AssetKey(["site", "scores"])
+SITE_INSIGHTS = AssetKey(["site", "insights"])
+SITE_EGRESS = AssetKey(["site", "egress"])
+SITE_UPLOAD = AssetKey(["site", "upload"])
+
+INBOX = AssetKey(["global", "inbox"])
+INSIGHTS = AssetKey(["global", "insights"])
+FEEDBACK = AssetKey(["global", "feedback"])
+DRIFT = AssetKey(["global", "drift"])
+REPORT = AssetKey(["global", "report"])
+
+DATA_ENGINEERING = "team:data-engineering"
+DATA_SCIENCE = "team:data-science"
+PLATFORM = "team:platform"
+SITE_OPERATIONS = "team:site-operations"

@@ -1,0 +1,84 @@
+"""Dagster on this machine: its instance in the home, its daemon and web server as processes.
+
+Used by the command line. Nothing here knows what the assets do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_ai_assets.home import Home
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+WORKSPACE = CHECKOUT / "workspace.yaml"
+
+
+def environment(home: Home) -> dict[str, str]:
+    """The environment in which Dagster's processes find this home."""
+    return {
+        **os.environ,
+        "EDGE_AI_HOME": str(home.root),
+        "DAGSTER_HOME": str(home.dagster),
+        # Runs are many and short; more threads than cores only wait for each other.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        "ORT_DISABLE_TELEMETRY": "1",
+        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::UserWarning"),
+    }
+
+
+def set_up(home: Home) -> None:
+    """Make the home's Dagster instance, with the checkout's dagster.yaml.
+
+    Its databases are made here, by one process: daemon and code servers start together, and when each of them makes
+    them they can end up with two schema versions in one table.
+    """
+    import dagster as dg
+
+    home.dagster.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CHECKOUT / "dagster.yaml", home.dagster / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(home.dagster)):
+        pass
+
+
+@contextmanager
+def daemon(home: Home) -> Iterator[subprocess.Popen[bytes]]:
+    """Dagster's daemon with both code locations, until the block ends; its log is `dagster/daemon.log`."""
+    set_up(home)
+    command = [sys.executable, "-m", "dagster._daemon", "run", "-w", str(WORKSPACE)]
+    with (home.dagster / "daemon.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, env=environment(home), cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def web_ui(home: Home, host: str, port: int) -> int:
+    """Dagster's web UI with the daemon, in the foreground; its exit code."""
+    set_up(home)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", host, "-p", str(port)]
+    return subprocess.run(command, env=environment(home), cwd=CHECKOUT, check=False).returncode
+
+
+def launch(home: Home, job: str, location: str) -> None:
+    """Ask Dagster to run a job, as the button in the UI does.
+
+    Raises:
+        subprocess.CalledProcessError: it was not accepted; the error's text is in its output.
+    """
+    command = [sys.executable, "-m", "dagster", "job", "launch", "-w", str(WORKSPACE), "-l", location, "-j", job]
+    subprocess.run(command, env=environment(home), cwd=CHECKOUT, check=True, capture_output=True)

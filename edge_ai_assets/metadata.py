@@ -1,0 +1,35 @@
+"""Values for Dagster metadata that more than one asset shows: tables and pictures."""
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+
+
+def plain(event: dg.EventLogEntry | None) -> dict[str, Any] | None:
+    """Metadata of a materialization as bare values; None when there is no materialization."""
+    if event is None or event.asset_materialization is None:
+        return None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+def table(counts: Mapping[str, Any], key: str, value: str) -> dg.TableMetadataValue:
+    """A mapping as a table of two columns, largest value first."""
+    rows = sorted(counts.items(), key=lambda item: item[1], reverse=True)
+    return records([{key: name, value: count} for name, count in rows], [key, value])
+
+
+def records(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMetadataValue:
+    """Rows as a table; an empty one keeps its columns."""
+    kept = [dg.TableRecord({name: row.get(name) for name in columns}) for row in rows]
+    kinds = {int: "int", float: "float", bool: "bool"}
+    schema = dg.TableSchema(
+        [dg.TableColumn(name, kinds.get(type(kept[0].data[name]), "string") if kept else "string") for name in columns]
+    )
+    return dg.MetadataValue.table(records=kept, schema=schema)
+
+
+def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """A PNG that the UI shows in place."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -1,0 +1,63 @@
+"""Single lines of CSV: cutting them, finding out the delimiter, making the header's names unique.
+
+Files, chunks and rows that cannot be cut are `raw`'s.
+"""
+
+from __future__ import annotations
+
+import csv
+
+DELIMITERS = ",;\t|"
+
+
+def unique(names: list[str]) -> list[str]:
+    """The names, an empty or repeated one changed the way pandas does: `Unnamed: 3`, `name.1`."""
+    taken: set[str] = set()
+    for position, name in enumerate(names):
+        name = candidate = name or f"Unnamed: {position}"
+        repeats = 0
+        while candidate in taken:
+            candidate = f"{name}.{(repeats := repeats + 1)}"
+        taken.add(candidate)
+        names[position] = candidate
+    return names
+
+
+def sniff_delimiter(lines: list[str]) -> str:
+    """Which of `DELIMITERS` cuts most lines into as many fields as the header; "," when none does.
+
+    Comparing with the header, not counting, is what keeps decimal commas and commas in texts out.
+    """
+
+    def score(delimiter: str) -> tuple[float, int]:
+        counts = [_fields(line, delimiter) for line in lines]
+        alike = sum(count == counts[0] for count in counts) / len(counts) if counts else 0.0
+        return (round(alike, 1), counts[0]) if counts and counts[0] > 1 else (-1.0, 0)
+
+    return max(DELIMITERS, key=score)
+
+
+def _fields(line: str, delimiter: str) -> int:
+    try:
+        return len(split(line, delimiter))
+    except csv.Error:
+        return 0
+
+
+def split(line: str, delimiter: str) -> list[str]:
+    """The cells of a line; `csv.Error` when a quote is not closed or stands in a wrong place."""
+    line = line.rstrip("\n")
+    if '"' not in line:
+        return line.split(delimiter)
+    return next(csv.reader([line], delimiter=delimiter, strict=True))
+
+
+def decoded(line: str) -> bool:
+    """False when the line holds a surrogate, which is how undecodable bytes are carried."""
+    if line.isascii():
+        return True
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

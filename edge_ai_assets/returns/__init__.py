@@ -1,0 +1,1 @@
+"""The way home: from the durable outbox of a site to Azure's tables. Nothing here knows of Dagster."""

@@ -1,0 +1,123 @@
+"""The egress ledger of a site: a hash-chained line for each range of bytes that left, only ever appended to.
+
+`ledger.jsonl` holds one JSON object a line: time, package, digest, first and last byte (last not included),
+policy, destination, `previous` (the hash of the line before, '' at the start) and `hash` (SHA-256 of the
+others). A line is on disk before its bytes leave, so the ledger may name a block that a cut kept here, but
+never misses one that left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from edge_ai_assets.delivery.durable import sync_folder
+
+
+class LedgerError(ValueError):
+    """The ledger was changed or damaged; the message names the line."""
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A range of bytes of a package that was about to leave."""
+
+    time: int
+    """µs since 1970, UTC."""
+    package: str
+    digest: str
+    """SHA-256 of the package's file."""
+    first: int
+    last: int
+    """Bytes first to last - 1 of the file."""
+    policy: str
+    """Digest of the policy that let the content out."""
+    destination: str
+    previous: str = ""
+    hash: str = ""
+
+    def chained(self, previous: str) -> Entry:
+        """This entry as it stands after a line with that hash."""
+        bare = msgspec.structs.replace(self, previous=previous, hash="")
+        return msgspec.structs.replace(bare, hash=hashlib.sha256(msgspec.json.encode(bare)).hexdigest())
+
+
+class Ledger:
+    """The ledger at a path; it need not exist yet. One process at a time may append."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, entry: Entry) -> Entry:
+        """Write one entry; on return it is on disk.
+
+        A last line that a crash cut short is removed: its bytes never left.
+
+        Raises:
+            LedgerError: the last line is not what was written.
+        """
+        new = not self.path.exists()
+        with self.path.open("a+b") as file:
+            previous = _last_hash(file.fileno(), self.path)
+            entry = entry.chained(previous)
+            file.write(msgspec.json.encode(entry) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync_folder(self.path.parent)
+        return entry
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """The entries, oldest first, each checked against the one before; LedgerError as in `verify`."""
+    previous = ""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            entry = _checked(line, f"{path}:{number}", previous)
+            previous = entry.hash
+            yield entry
+
+
+def verify(path: Path) -> int:
+    """Check the whole chain; the number of entries. A ledger that was never written to has none.
+
+    Raises:
+        LedgerError: a line was changed, left out, moved or cut short; the message has its number.
+    """
+    previous, number = "", 0
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                raise LedgerError(f"{path}:{number}: the line is cut short; the next upload removes it")
+            previous = _checked(line, f"{path}:{number}", previous).hash
+    return number
+
+
+def _checked(line: bytes, where: str, previous: str | None) -> Entry:
+    try:
+        entry = msgspec.json.decode(line, type=Entry)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LedgerError(f"{where}: no ledger entry: {error}") from error
+    if previous is not None and entry.previous != previous:
+        raise LedgerError(
+            f"{where}: follows {entry.previous or 'nothing'!r}, the line before is {previous!r}"
+        )
+    if msgspec.json.encode(entry.chained(entry.previous)) != line.removesuffix(b"\n"):
+        raise LedgerError(f"{where}: the entry was changed after it was written")
+    return entry
+
+
+def _last_hash(file: int, path: Path) -> str:
+    """The hash of the last whole line, after removing what a crash left behind it."""
+    size = os.fstat(file).st_size
+    tail = os.pread(file, min(size, 65536), max(0, size - 65536))
+    whole = tail.rfind(b"\n") + 1
+    if whole < len(tail):
+        os.ftruncate(file, size - len(tail) + whole)
+    lines = tail[:whole].splitlines()
+    return _checked(lines[-1], f"{path}: last line", None).hash if lines else ""

@@ -1,0 +1,197 @@
+"""The contract of a release: what the model takes, what its score means, what its training data looked like.
+
+It travels beside the ONNX file and is all that a site knows of the training. Only msgspec and numpy are
+imported, so the scoring service can use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+FORMAT = 1
+UNKNOWN_CATEGORY = -1.0
+
+
+class ContractError(ValueError):
+    """A record that the contract refuses; the message names row, field, the value's kind and the bound."""
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model input. Position in `Contract.inputs` is its column in the matrix the model takes."""
+
+    name: str
+    kind: Literal["number", "category"]
+    unit: str
+    base: str
+    """The feature it is, or is derived from."""
+    low: float | None = None
+    high: float | None = None
+    """Plausible range: a value outside is refused."""
+    trained_low: float | None = None
+    trained_high: float | None = None
+    """Range in the training data: a value outside is scored and marked."""
+    categories: tuple[str, ...] = ()
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Distribution of one feature in the training data, over fixed bins."""
+
+    name: str
+    edges: tuple[float, ...]
+    """Inner bin edges, rising, shape (bins - 1,); the outer bins are open."""
+    counts: tuple[int, ...]
+    """Training rows per bin, shape (bins,)."""
+    threshold: float
+    """Population stability index from which on the feature counts as drifted."""
+
+
+class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """See the module."""
+
+    usecase: str
+    inputs: tuple[Input, ...]
+    threshold: float
+    """A score at or above it is predicted positive."""
+    label: str
+    references: tuple[Reference, ...] = ()
+    format: int = FORMAT
+
+    def encode(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """Columns of values, by input name, as the matrix the model takes.
+
+        Args:
+            columns: for each input a sequence of n values; a missing number is None or NaN, a missing
+                category None. A derived input may be left out, and is then missing; a base feature may not.
+
+        Returns:
+            float32, shape (n, len(inputs)), C order; missing numbers are NaN, unknown categories -1.
+
+        Raises:
+            ContractError: an unknown field, a field left out, columns of different lengths, a value of the
+                wrong kind, an infinite one, one that float32 cannot hold, or one outside its plausible range.
+        """
+        if unknown := sorted(columns.keys() - self._codes.keys()):
+            raise ContractError(f"field {unknown[0]!r} is not an input of this model")
+        for item in self.inputs:
+            if item.base == item.name and item.name not in columns:
+                raise ContractError(f"field {item.name!r} is missing")
+        lengths = {len(values) for values in columns.values()}
+        if len(lengths) != 1:
+            raise ContractError(f"columns must have one length, these have {sorted(lengths)}")
+        (rows,) = lengths
+        # Checked all at once: for one row, a numpy call costs more than the work it does.
+        wide = np.empty((len(self.inputs), rows))
+        for position, item in enumerate(self.inputs):
+            if item.name not in columns:
+                wide[position] = np.nan
+            elif item.kind == "category":
+                wide[position] = _categories(item, columns[item.name], self._codes[item.name])
+            else:
+                wide[position] = _numbers(item, columns[item.name])
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            matrix = np.ascontiguousarray(wide.T, np.float32)
+        values = wide.T  # before it was narrowed: a bound that float32 rounds must not refuse itself
+        low, high = self._plausible
+        wrong = np.isinf(matrix) | (values < low) | (values > high)
+        if wrong.any():
+            position, row = (int(place[0]) for place in np.nonzero(wrong.T))
+            raise ContractError(_refusal(self.inputs[position], row, float(wide[position, row])))
+        return matrix
+
+    def outside(self, matrix: np.ndarray) -> np.ndarray:
+        """Which rows hold a value outside the range that was trained on; bool, shape (n,)."""
+        low, high = self._trained
+        beyond: np.ndarray = (matrix < low) | (matrix > high)
+        return np.asarray(beyond.any(axis=1))
+
+    @cached_property
+    def _codes(self) -> dict[str, dict[str, float]]:
+        return {
+            item.name: {name: float(code) for code, name in enumerate(item.categories)}
+            for item in self.inputs
+        }
+
+    @cached_property
+    def _plausible(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds of each input, float64, shape (inputs,)."""
+        low = [-np.inf if item.low is None or item.kind == "category" else item.low for item in self.inputs]
+        high = [np.inf if item.high is None or item.kind == "category" else item.high for item in self.inputs]
+        return np.array(low), np.array(high)
+
+    @cached_property
+    def _trained(self) -> tuple[np.ndarray, np.ndarray]:
+        """Trained bounds of each input, float32 as the matrix is, shape (inputs,)."""
+        low = [-np.inf if item.trained_low is None else item.trained_low for item in self.inputs]
+        high = [np.inf if item.trained_high is None else item.trained_high for item in self.inputs]
+        return np.array(low, np.float32), np.array(high, np.float32)
+
+
+def _refusal(item: Input, row: int, value: float) -> str:
+    low = -np.inf if item.low is None else item.low
+    high = np.inf if item.high is None else item.high
+    if low <= value <= high:
+        return f"row {row}: {item.name!r} is {value:g}, it must be finite and within float32"
+    unit = f" {item.unit}" if item.unit else ""
+    return f"row {row}: {item.name!r} is {value:g}, it must be between {low:g} and {high:g}{unit}"
+
+
+def _categories(item: Input, values: Sequence[Any], codes: Mapping[str, float]) -> list[float]:
+    """Codes of texts; what is missing or not known is UNKNOWN_CATEGORY."""
+    if not set(map(type, values)) <= {str, NoneType}:
+        for row, value in enumerate(values):
+            if value is not None and not isinstance(value, str):
+                raise ContractError(f"row {row}: {item.name!r} must be text, it is {_kind(value)}")
+    return [codes.get(value, UNKNOWN_CATEGORY) for value in values]
+
+
+def _numbers(item: Input, values: Sequence[Any]) -> np.ndarray:
+    """Values as numbers, shape (n,); a missing one is NaN."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        return values
+    if not set(map(type, values)) <= {
+        float,
+        int,
+        NoneType,
+    }:  # exact types only: much faster than asking each value
+        for row, value in enumerate(values):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ContractError(f"row {row}: {item.name!r} must be a number, it is {_kind(value)}")
+    try:
+        return np.array(values, np.float64)
+    except OverflowError:
+        row = next(
+            row for row, value in enumerate(values) if isinstance(value, int) and abs(value) >= 2**1023
+        )
+        raise ContractError(f"row {row}: {item.name!r} is a whole number too large to be one") from None
+
+
+def _kind(value: Any) -> str:
+    kinds = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        dict: "an object",
+        list: "a list",
+    }
+    return kinds.get(type(value), type(value).__name__)
+
+
+def read(path: Path) -> Contract:
+    """Read a contract file; `msgspec.ValidationError` names the field of a malformed one."""
+    contract = msgspec.json.decode(path.read_bytes(), type=Contract)
+    if contract.format != FORMAT:
+        raise ContractError(f"{path}: contract format {contract.format}, this version reads {FORMAT}")
+    return contract
+
+
+def write(contract: Contract, path: Path) -> None:
+    """Write a contract file: the same contract gives the same bytes."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(contract), indent=1) + b"\n")

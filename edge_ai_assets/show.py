@@ -1,0 +1,83 @@
+"""Answers of the command line as tables for people. What is in them is decided elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from edge_ai_assets.demo import Outcome
+from edge_ai_assets.home import Home
+from edge_ai_assets.status import conserved
+
+PARTS = ("scored", "uploaded", "withheld", "quarantined", "expired", "pending")
+
+
+def status(now: dict[str, Any], console: Console) -> None:
+    """The sites and Azure's side."""
+    table = Table("site", *(part for part in PARTS), "adds up", "release", "link", "serving")
+    for part in range(1, 1 + len(PARTS)):
+        table.columns[part].justify = "right"
+    for name, site in now["sites"].items():
+        numbers = [f"{site[part]:,}" for part in PARTS]
+        adds_up = "[green]yes[/]" if conserved(site) else "[red]NO[/]"
+        table.add_row(name, *numbers, adds_up, str(site["release"] or "-"), site["link"], "yes" if site["serving"] else "no")
+    console.print(table)
+    world = now["global"]
+    console.print(
+        f"Azure: {world['insights']:,} insights, {world['duplicates']} twice; {world['releases']} releases, "
+        f"{world['retrainings']} retrainings",
+        highlight=False,
+    )
+
+
+def outcome(found: Outcome, home: Home, console: Console) -> None:
+    """What the demo showed, and where to look."""
+    console.print()
+    table = Table("promise", "", "seen")
+    for what, kept, seen in found.promises:
+        table.add_row(what, "[green]kept[/]" if kept else "[red]BROKEN[/]", seen)
+    console.print(table)
+    status(found.status, console)
+    if found.before and found.after:
+        console.print(
+            f"F1 on the last readings: {found.before.f1:.3f} with release 1, {found.after.f1:.3f} with the newest; "
+            f"false alarm rate {found.before.false_alarm_rate:.1%} and {found.after.false_alarm_rate:.1%}",
+            highlight=False,
+        )
+    insight = next((name for name, site in found.status["sites"].items() if site["uploaded"]), None)
+    console.print(f"\n{found.seconds:.0f} seconds. Where to look:", highlight=False)
+    console.print("  make ui                          the lineage, runs, checks and pictures in Dagster's web UI")
+    console.print(f"  {home.lake / 'report' / 'index.html'}   the page for everyone", soft_wrap=True, highlight=False)
+    if insight:
+        console.print(f"  .venv/bin/edge-ai explain {insight}/N     where an insight came from")
+    console.print("  .venv/bin/edge-ai status         these numbers again", highlight=False)
+
+
+def outcome_json(found: Outcome) -> dict[str, Any]:
+    """What the demo showed, for scripts."""
+    return {
+        "kept": found.kept,
+        "seconds": round(found.seconds, 1),
+        "promises": [{"promise": what, "kept": kept, "seen": seen} for what, kept, seen in found.promises],
+        "before": asdict(found.before) if found.before else None,
+        "after": asdict(found.after) if found.after else None,
+        "status": found.status,
+    }
+
+
+def explanation(found: dict[str, Any], console: Console) -> None:
+    """The way of an insight, as a tree."""
+    insight = found["insight"]
+    tree = Tree(f"[b]insight {insight['site']}/{insight['sequence']}[/]")
+    for name, part in found.items():
+        if part is None:
+            tree.add(f"{name}: not on this machine")
+            continue
+        branch = tree.add(f"[b]{name}[/]")
+        for key, value in part.items():
+            branch.add(f"{key}: {value}")
+    console.print(tree, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Code location of the sites' side: release, deployment, scores, insights, egress, upload; partitioned by site."""

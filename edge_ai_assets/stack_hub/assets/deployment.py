@@ -1,0 +1,73 @@
+"""From a release in the registry to one that serves scores on the site."""
+
+import dagster as dg
+
+from edge_ai_assets import interfaces
+from edge_ai_assets.home import Home
+from edge_ai_assets.stack_hub import provision
+from edge_ai_assets.stack_hub.fleet import Events, each_site
+from edge_ai_assets.usecase import UseCase
+
+WHOLE_BATCH = dg.BackfillPolicy.single_run()
+
+
+@dg.asset(**interfaces.body(interfaces.SITE_RELEASE), backfill_policy=WHOLE_BATCH)
+def release(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Events:
+    from edge_ai_assets.stack_hub import delivery
+
+    def fetch(name: str) -> dict[str, object]:
+        site = provision.provision(home, name)
+        newest = delivery.fetch(site, home.registry)
+        path = delivery.unpacked(site, newest)
+        return {
+            "release": newest.version,
+            "image": newest.image,
+            "model": newest.model,
+            "training_set": newest.data_version,
+            "path": dg.MetadataValue.path(path),
+        }
+
+    yield from each_site(context, fetch)
+    yield dg.MaterializeResult()
+
+
+@dg.asset(
+    **interfaces.body(interfaces.SITE_DEPLOYMENT),
+    backfill_policy=WHOLE_BATCH,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "serving",
+            asset=interfaces.SITE_DEPLOYMENT.key,
+            description="Every site of the use case serves scores, and says which release made them.",
+        )
+    ],
+)
+def deployment(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> Events:
+    from edge_ai_assets.scoring import supervisor
+    from edge_ai_assets.stack_hub import delivery
+
+    def deploy(name: str) -> dict[str, object]:
+        site = home.site(name)
+        former = supervisor.status(site.root)
+        service = delivery.deploy(site, delivery.installed(site))
+        return {
+            "release": service.version,
+            "image": service.release_id,
+            "former_release": (former.version if former else None) or 0,
+            "url": dg.MetadataValue.url(service.url or ""),
+            "ring": str(next((s.ring for s in usecase.sites if s.name == name), "")),
+        }
+
+    yield from each_site(context, deploy)
+    away = [site.name for site in usecase.sites if supervisor.status(home.site(site.name).root) is None]
+    yield dg.MaterializeResult(
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="serving",
+                passed=not away,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=f"not serving: {', '.join(away)}" if away else f"all {len(usecase.sites)} sites serve",
+                metadata={"serving": len(usecase.sites) - len(away), "not_serving": len(away)},
+            )
+        ]
+    )

@@ -1,0 +1,67 @@
+"""From insights to what left the site, under the egress policy."""
+
+import dagster as dg
+
+from edge_ai_assets import interfaces
+from edge_ai_assets.home import Home
+from edge_ai_assets.metadata import records, table
+from edge_ai_assets.stack_hub.assets.deployment import WHOLE_BATCH
+from edge_ai_assets.stack_hub.fleet import Events, each_site
+from edge_ai_assets.usecase import UseCase
+
+
+@dg.asset(**interfaces.body(interfaces.SITE_EGRESS), backfill_policy=WHOLE_BATCH)
+def egress(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Events:
+    from edge_ai_assets.stack_hub import returning
+
+    def pack(name: str) -> dict[str, object]:
+        done = returning.pack_all(home.site(name))
+        return {
+            "packages": len(done.packages),
+            "package_names": done.packages,
+            "packed_rows": done.rows,
+            "packed_feedback": done.feedback,
+            "withheld_rows": sum(done.withheld.values()),
+            "withheld_for": table(done.withheld, "reason", "rows"),
+            "bytes": done.bytes,
+            "policy": done.policy,
+        }
+
+    yield from each_site(context, pack)
+    yield dg.MaterializeResult()
+
+
+@dg.asset(
+    **interfaces.body(interfaces.SITE_UPLOAD),
+    backfill_policy=WHOLE_BATCH,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "conservation",
+            asset=interfaces.SITE_UPLOAD.key,
+            description="At every site: scored = uploaded + withheld + quarantined + expired + pending.",
+        )
+    ],
+)
+def upload(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> Events:
+    from edge_ai_assets.stack_hub import returning
+
+    def send(name: str) -> dict[str, object]:
+        sent = returning.upload(home.site(name), home.uplink)
+        now = returning.as_dict(returning.counts(home.site(name)))
+        return {"packages": sent.packages, "rows": sent.rows, "bytes": sent.bytes, **{f"outbox_{k}": v for k, v in now.items()}}
+
+    yield from each_site(context, send)
+    counted = {site.name: returning.recount(home.site(site.name)) for site in usecase.sites}
+    broken = [name for name, counts in counted.items() if not counts.conserved]
+    rows = [{"site": name, **returning.as_dict(counts), "holds": counts.conserved} for name, counts in counted.items()]
+    columns = ["site", "scored", "uploaded", "withheld", "quarantined", "expired", "pending", "holds"]
+    yield dg.MaterializeResult(
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="conservation",
+                passed=not broken,
+                description=f"does not hold at {', '.join(broken)}" if broken else f"holds at all {len(counted)} sites",
+                metadata={"sites": records(rows, columns)},
+            )
+        ]
+    )

@@ -1,0 +1,131 @@
+"""Sensors of the sites' side. Each looks over all sites, never one a site, and asks for the fewest runs.
+
+All are driven by the state found, not by events: what a crash or a restart left undone is found again, and what is
+done is not found. One run of a job at a time; what comes meanwhile is taken by the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+
+import dagster as dg
+
+from edge_ai_assets.home import Home, SiteHome
+from edge_ai_assets.partitions import SITES
+from edge_ai_assets.runs import in_flight
+from edge_ai_assets.stack_hub.fleet import runs_for
+from edge_ai_assets.stack_hub.rollout import SiteState, next_sites
+from edge_ai_assets.usecase import UseCase
+
+LOOK = 250
+"""Sites looked at in one tick."""
+BATCH = 50
+"""Sites asked for in one tick."""
+RETRY_SECONDS = 600
+"""After which a request that changed nothing is made again."""
+
+RUNNING = dg.DefaultSensorStatus.RUNNING
+
+Marker = Callable[[SiteHome], str | None]
+"""What waits at a site, as text that changes when more does; None when nothing waits."""
+
+
+def sites_registered(usecase: UseCase) -> dg.SensorDefinition:
+    """A sensor that makes each site of the use case a partition, before anything can happen there."""
+
+    @dg.sensor(name="sites_registered", minimum_interval_seconds=5, default_status=RUNNING)
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        """Register the sites of the use case. An event for a partition that is not registered is invisible for ever."""
+        known = set(context.instance.get_dynamic_partitions(str(SITES.name)))
+        new = [site.name for site in usecase.sites if site.name not in known]
+        if not new:
+            return dg.SkipReason(f"all {len(known)} sites are registered")
+        return dg.SensorResult(dynamic_partitions_requests=[SITES.build_add_request(new)])
+
+    return sensor
+
+
+def release_available(
+    job: dg.UnresolvedAssetJobDefinition, home: Home, usecase: UseCase
+) -> dg.SensorDefinition:
+    """A sensor that brings the newest release to the sites, ring by ring."""
+
+    @dg.sensor(name="release_available", job=job, minimum_interval_seconds=5, default_status=RUNNING)
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        """Ask the sites that `rollout.next_sites` names to run the newest release, BATCH a tick.
+
+        There is no cursor: which release each site runs is looked up, so a restart neither skips nor repeats one, and
+        a site whose service died is asked again.
+        """
+        from edge_ai_assets.delivery import pack
+        from edge_ai_assets.stack_hub import delivery
+
+        target = pack.newest(home.registry, home.keys)
+        if target is None:
+            return dg.SkipReason("there is no release yet")
+        if in_flight(context.instance, job.name):
+            return dg.SkipReason("a deployment is under way")
+        registered = context.instance.get_dynamic_partitions(str(SITES.name))
+        states: dict[str, SiteState] = {name: delivery.state(home.site(name), target) for name in registered}
+        asked, why = next_sites(usecase, target.version, states)
+        if not asked:
+            return dg.SkipReason(why)
+        return requests(asked[:BATCH], registered, f"release {target.version}")
+
+    return sensor
+
+
+def something_waits(
+    name: str,
+    job: dg.UnresolvedAssetJobDefinition,
+    home: Home,
+    marker: Marker,
+    description: str,
+    unless: Sequence[dg.UnresolvedAssetJobDefinition] = (),
+) -> dg.SensorDefinition:
+    """A sensor that asks for `job` at the sites where something waits, while no run of `unless` is under way."""
+
+    @dg.sensor(name=name, job=job, minimum_interval_seconds=5, default_status=RUNNING, description=description)
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        """Look at LOOK sites a tick, in turn; the cursor is the last one looked at, and losing it only starts over."""
+        if in_flight(context.instance, job.name, *(other.name for other in unless)):
+            return dg.SkipReason(f"a run of {job.name} is under way, or of a job that does the same")
+        registered = context.instance.get_dynamic_partitions(str(SITES.name))
+        looked = next_in_turn(sorted(registered), context.cursor, LOOK)
+        markers: dict[str, str] = {}
+        last = context.cursor
+        for site in looked:
+            if len(markers) == BATCH:
+                break
+            last = site
+            if waiting := marker(home.site(site)):
+                markers[site] = waiting
+        if not markers:
+            if last is not None:
+                context.update_cursor(last)
+            return dg.SkipReason(f"nothing waits at {len(looked)} sites")
+        state = hashlib.sha256(repr(sorted(markers.items())).encode()).hexdigest()[:16]
+        return requests(list(markers), registered, state, cursor=last)
+
+    return sensor
+
+
+def requests(sites: Sequence[str], registered: Sequence[str], state: str, cursor: str | None = None) -> dg.SensorResult:
+    """Run requests for these sites. The same state asks once in RETRY_SECONDS, so a failing run does not spin."""
+    turn = int(time.time() // RETRY_SECONDS)
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(run_key=f"{state}/{'..'.join(tags.values())}/{turn}", tags=tags)
+            for tags in runs_for(sites, registered)
+        ],
+        cursor=cursor,
+    )
+
+
+def next_in_turn(sites: Sequence[str], last: str | None, count: int) -> list[str]:
+    """Up to `count` sites, those after `last` first, then from the start."""
+    if last is None:
+        return list(sites[:count])
+    return ([site for site in sites if site > last] + [site for site in sites if site <= last])[:count]

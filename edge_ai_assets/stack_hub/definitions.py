@@ -1,0 +1,57 @@
+"""The Stack Hub code location. Loads without scikit-learn and azure-ai-ml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from edge_ai_assets import keys
+from edge_ai_assets.settings import Settings
+from edge_ai_assets.stack_hub import automation, waiting
+from edge_ai_assets.stack_hub.assets import deployment, returns, scores
+
+
+def build_defs(*, settings: Settings | None = None, resources: Mapping[str, object] | None = None) -> dg.Definitions:
+    """The location's definitions; `resources` override the ones made from `settings`."""
+    settings = settings or Settings.load()
+    home, usecase = settings.folders(), settings.load_usecase()
+    deploy = dg.define_asset_job("deploy_sites", selection=[keys.SITE_RELEASE, keys.SITE_DEPLOYMENT])
+    score = dg.define_asset_job("score_sites", selection=[keys.SITE_SCORES, keys.SITE_INSIGHTS, keys.SITE_EGRESS])
+    insights = dg.define_asset_job("insights_of_sites", selection=[keys.SITE_INSIGHTS, keys.SITE_EGRESS])
+    upload = dg.define_asset_job("upload_sites", selection=[keys.SITE_UPLOAD])
+    return dg.Definitions(
+        assets=[
+            deployment.release,
+            deployment.deployment,
+            scores.scores,
+            scores.insights,
+            returns.egress,
+            returns.upload,
+        ],
+        jobs=[deploy, score, insights, upload],
+        sensors=[
+            automation.sites_registered(usecase),
+            automation.release_available(deploy, home, usecase),
+            automation.something_waits(
+                "readings_waiting", score, home, waiting.readings, "Files of readings wait at a site that serves scores."
+            ),
+            automation.something_waits(
+                "scores_waiting",
+                insights,
+                home,
+                waiting.scores,
+                "Scores or feedback, from whomever, wait to become insights.",
+                unless=[score],
+            ),
+            automation.something_waits(
+                "link_up", upload, home, waiting.packages, "Packages wait at a site whose link is up."
+            ),
+        ],
+        # A run here is short and starts fast: a process a step would cost more than the step.
+        executor=dg.in_process_executor,
+        resources={"home": home, "usecase": usecase, **(resources or {})},
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,52 @@
+"""What a site needs before its first release: folders, its own keys, and the key it trusts releases by.
+
+Embedded default: both sides are on one machine, so public keys are copied. The private ones never leave their side.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from edge_ai_assets.delivery import durable, pack, signing
+from edge_ai_assets.home import Home, SiteHome
+
+SITE = "site"
+PSEUDONYM_KEY = "pseudonym.key"
+
+
+def provision(home: Home, name: str) -> SiteHome:
+    """Provision a site if it is not; again changes nothing."""
+    site = home.site(name)
+    for folder in (site.readings, site.spool, site.keys):
+        folder.mkdir(parents=True, exist_ok=True)
+    with durable.locked(site.keys / ".lock"):
+        if not private_key(site).exists():
+            signing.create(site.keys, SITE)
+        pseudonym = site.keys / PSEUDONYM_KEY
+        if not pseudonym.exists():
+            with durable.replacing(pseudonym) as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(secrets.token_bytes(32))
+        _pin(signing.public_path(private_key(site)), home.keys / "sites" / f"{name}.pub.pem")
+        _pin(signing.public_path(home.keys / f"{pack.KEY}.pem"), release_key(site))
+    return site
+
+
+def private_key(site: SiteHome) -> Path:
+    """The key a site signs its return packages with."""
+    return site.keys / f"{SITE}.pem"
+
+
+def release_key(site: SiteHome) -> Path:
+    """The public key a site trusts releases by."""
+    return site.keys / "trusted-release.pub.pem"
+
+
+def _pin(source: Path, target: Path) -> None:
+    """Copy a public key; one that is already pinned stays."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with durable.replacing(target) as file:
+            file.write(source.read_bytes())

@@ -1,0 +1,88 @@
+"""What `site/scores` does at one site: the waiting files through the scoring service."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_ai_assets import usecase as usecases
+from edge_ai_assets.home import SiteHome
+from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.scoring import batch, supervisor
+from edge_ai_assets.scoring.client import Client
+from edge_ai_assets.usecase import UseCase
+
+
+class NotServing(RuntimeError):
+    """No scoring service answers at the site."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was scored in one pass."""
+
+    scored: int = 0
+    rejected: int = 0
+    baseline: int = 0
+    anomalies: int = 0
+    outside: int = 0
+    files: int = 0
+    unreadable: int = 0
+    seconds: float = 0.0
+    release: int = 0
+    outbox_rows: int = 0
+
+
+def score_waiting(site: SiteHome, log: logging.Logger) -> Scored:
+    """Score every file of readings that waits; one that cannot be read is set aside in `readings/unreadable/`.
+
+    Raises:
+        NotServing: the site has no service yet, or it is down.
+    """
+    from edge_ai_assets.readings.files import ReadingsError
+
+    service = running(site)
+    usecase, client = deployed_usecase(site), Client(service.url or "")
+    total, start = Scored(release=service.version or 0), time.monotonic()
+    for path in batch.waiting(site):
+        try:
+            one = batch.score_file(path, usecase=usecase, site=site, client=client)
+        except ReadingsError as error:
+            log.error("site %s: %s is set aside: %s", site.name, path.name, error)
+            _set_aside(path)
+            total = replace(total, unreadable=total.unreadable + 1)
+            continue
+        total = replace(
+            total,
+            scored=total.scored + one.scored,
+            rejected=total.rejected + one.rejected,
+            baseline=total.baseline + one.baseline,
+            anomalies=total.anomalies + one.anomalies,
+            outside=total.outside + one.outside,
+            files=total.files + 1,
+        )
+    with Outbox(site.outbox) as outbox:
+        rows = outbox.counts().scored
+    return replace(total, seconds=time.monotonic() - start, outbox_rows=rows)
+
+
+def running(site: SiteHome) -> supervisor.Status:
+    """The site's scoring service; NotServing when there is none."""
+    service = supervisor.status(site.root)
+    if service is None or service.url is None:
+        raise NotServing(f"nothing serves scores at site {site.name}: materialize site/deployment for it")
+    return service
+
+
+def deployed_usecase(site: SiteHome) -> UseCase:
+    """The use case that came with the running release: a site obeys what was signed, not what lies about."""
+    return usecases.load(site.root / "current" / "usecase.yaml")
+
+
+def _set_aside(path: Path) -> None:
+    folder = path.parent / "unreadable"
+    folder.mkdir(exist_ok=True)
+    os.replace(path, folder / path.name)

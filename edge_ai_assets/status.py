@@ -1,0 +1,50 @@
+"""What became of every score, in numbers: the answer of `edge-ai status --json`. Reads, changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_ai_assets.delivery import pack
+from edge_ai_assets.home import Home, SiteHome
+from edge_ai_assets.returns import tables
+from edge_ai_assets.returns.link import Link
+from edge_ai_assets.scoring import folder, supervisor
+from edge_ai_assets.stack_hub import returning
+from edge_ai_assets.usecase import UseCase
+
+
+def status(home: Home, usecase: UseCase) -> dict[str, Any]:
+    """The state of all sites and of Azure's side.
+
+    Returns:
+        `{"sites": {NAME: {scored, uploaded, withheld, quarantined, expired, pending, release, link, serving}},
+        "global": {insights, duplicates, releases, retrainings}}`. At each site scored = uploaded + withheld +
+        quarantined + expired + pending. `release` is the version installed for scoring, None before the first.
+    """
+    newest = pack.newest(home.registry, home.keys)
+    trained = [path for path in (home.models / "candidates").glob("*") if path.is_dir()]
+    return {
+        "sites": {site.name: _site(home.site(site.name)) for site in usecase.sites},
+        "global": {
+            "insights": tables.count(home.tables, "insights"),
+            "duplicates": tables.duplicates(home.tables),
+            "releases": newest.version if newest else 0,
+            "retrainings": max(0, len(trained) - 1),
+        },
+    }
+
+
+def conserved(site: dict[str, Any]) -> bool:
+    """Whether a site's numbers add up."""
+    parts = ("uploaded", "withheld", "quarantined", "expired", "pending")
+    return bool(site["scored"] == sum(site[part] for part in parts))
+
+
+def _site(site: SiteHome) -> dict[str, Any]:
+    last, running = folder.read_status(site.root), supervisor.status(site.root)
+    return {
+        **returning.as_dict(returning.counts(site)),
+        "release": last.version if last else None,
+        "link": Link(site.root).state.state,
+        "serving": running is not None,
+    }

@@ -1,0 +1,124 @@
+"""A small use case, its contract, and an outbox to put scores in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edge_ai_assets import usecase
+from edge_ai_assets.returns import policy as policies
+from edge_ai_assets.returns.outbox import Batch, Outbox
+from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.scoring.contract import Contract, Input, Reference
+from edge_ai_assets.usecase import UseCase
+
+USECASE = """
+name: small
+runs: {column: run}
+time: {columns: [time]}
+label: {column: fault, positive: [1]}
+features:
+  - {name: "Pressure [bar]", unit: bar, range: [0, 25]}
+  - {name: Flow, unit: m³/h}
+  - {name: Secret}
+  - {name: Only counted}
+  - {name: Serial}
+  - {name: Type, kind: category, categories: [centrifugal, screw]}
+egress:
+  kinds: [anomaly, feedback]
+  minimum_group_size: 10
+  notes: [confirmed, sensor fault]
+  fields:
+    - {name: _time, leaves: as_is}
+    - {name: _run, leaves: pseudonymised}
+    - {name: _score, leaves: rounded, digits: 2}
+    - {name: _predicted, leaves: as_is}
+    - {name: _correct, leaves: as_is}
+    - {name: _note, leaves: as_is}
+    - {name: "Pressure [bar]", leaves: rounded, digits: 1}
+    - {name: Flow, leaves: as_is}
+    - {name: Only counted, leaves: aggregated}
+    - {name: Serial, leaves: pseudonymised}
+    - {name: Type, leaves: as_is}
+sites: [{name: bergen}]
+"""
+SITE_KEY = b"site key of the tests, 32 bytes."
+MICROSECONDS = 1_760_000_000_000_000
+
+
+@pytest.fixture(scope="session")
+def small() -> UseCase:
+    return usecase.loads(USECASE)
+
+
+@pytest.fixture(scope="session")
+def policy(small: UseCase) -> Policy:
+    return Policy(small, SITE_KEY)
+
+
+@pytest.fixture(scope="session")
+def contract(small: UseCase) -> Contract:
+    inputs = [Input(f.name, f.kind, f.unit, f.name, categories=f.categories or ()) for f in small.features]
+    inputs += [Input(f"{f.name} [mean 60]", "number", f.unit, f.name) for f in small.numbers]
+    references = [Reference(f.name, (5.0, 10.0), (1, 1, 1), 0.2) for f in small.numbers]
+    return Contract("small", tuple(inputs), 0.5, "fault", tuple(references))
+
+
+@pytest.fixture(scope="session")
+def key() -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(b"0123456789abcdef0123456789abcdef")
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path / "outbox.db") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[..., bytes]:
+    """The record of a score; keyword arguments replace inputs, by name."""
+
+    def make(row: int = 0, **inputs: Any) -> bytes:
+        values = {
+            "Pressure [bar]": 3.14159,
+            "Flow": 7.5,
+            "Secret": 99.25,
+            "Only counted": 1.0,
+            "Serial": 4711,
+        }
+        context = {"_time": "2026-02-03T04:05:06", "_run": "run 1", "_row": row}
+        return json.dumps({"inputs": {**values, "Type": "screw", **inputs}, "context": context}).encode()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def batch(record: Callable[..., bytes]) -> Callable[..., Batch]:
+    """A batch of rows, every second one an anomaly."""
+
+    def make(rows: int = 1, key: str | None = None, release: str = "r1", at: int = MICROSECONDS) -> Batch:
+        predicted = [row % 2 == 0 for row in range(rows)]
+        records = [record(row) for row in range(rows)]
+        return Batch(
+            key, release, at, [0.987 if p else 0.123 for p in predicted], predicted, [False] * rows, records
+        )
+
+    return make
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting by the stated rule, so that what is tested is what the policy does with the counts."""
+
+    def counted(values: Any, reference: Reference) -> Any:
+        import numpy as np
+
+        return np.histogram(values, [-np.inf, *reference.edges, np.inf])[0]
+
+    monkeypatch.setattr(policies, "_counted", counted)

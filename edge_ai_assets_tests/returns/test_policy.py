@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_ai_assets import usecase
+from edge_ai_assets.returns import policy as policies
+from edge_ai_assets.returns.outbox import FeedbackRow, ScoreRow
+from edge_ai_assets.returns.policy import SMALL_CELL, Policy, Withheld
+from edge_ai_assets.scoring.contract import Reference
+
+
+def scored(record: bytes, kind: str = "anomaly", score: float | None = 0.98765) -> ScoreRow:
+    return ScoreRow(7, 5, "r1", score, 1, 0, record, 1, kind, None, None, None)
+
+
+def said(note: str | None = None) -> FeedbackRow:
+    return FeedbackRow(1, 7, 0, note, "operator", 6, None, None, None)
+
+
+def test_listed_fields_leave_as_listed_and_nothing_else(policy, contract, record):
+    values = policy.row(scored(record()), contract)
+    run, serial = values.pop("_run"), values.pop("Serial")
+    assert values == {
+        "Pressure [bar]": 3.1,
+        "Flow": 7.5,
+        "Type": "screw",
+        "_time": "2026-02-03T04:05:06",
+        "_score": 0.99,
+        "_predicted": True,
+    }
+    assert len(run) == len(serial) == 16
+    assert int(run, 16) != int(serial, 16)
+
+
+@pytest.mark.parametrize("kind", ["normal", "something new", None])
+def test_a_kind_that_is_not_listed_stays(policy, contract, record, kind):
+    assert policy.row(scored(record(), kind), contract) == Withheld(f"kind {kind} is not listed")
+
+
+def test_derived_inputs_leave_as_their_base(policy, contract, record):
+    derived = {f"{name} [mean 60]": 1.23456 for name in ("Pressure [bar]", "Flow", "Secret", "Only counted")}
+    values = policy.row(scored(record(**derived)), contract)
+    assert values["Pressure [bar] [mean 60]"] == 1.2
+    assert values["Flow [mean 60]"] == 1.23456
+    assert not {"Secret [mean 60]", "Only counted [mean 60]"} & values.keys()
+
+
+def test_without_a_contract_derived_inputs_stay(policy, record):
+    values = policy.row(scored(record(**{"Flow [mean 60]": 1.0})), None)
+    assert "Flow" in values
+    assert "Flow [mean 60]" not in values
+
+
+def test_a_feature_cannot_leave_under_the_rule_of_another(policy, contract, record):
+    """A contract that calls Secret derived from Flow does not let it out."""
+    import msgspec
+
+    inputs = tuple(
+        msgspec.structs.replace(item, base="Flow") if item.name == "Secret" else item
+        for item in contract.inputs
+    )
+    assert "Secret" not in policy.row(scored(record()), msgspec.structs.replace(contract, inputs=inputs))
+
+
+@pytest.mark.parametrize("name", ["_note", "_correct", "_role", "_run", "_score", "_row", "_anything"])
+def test_an_input_cannot_take_a_reserved_name(policy, contract, record, name):
+    values = policy.row(scored(record(**{name: "CANARY"})), contract)
+    assert "CANARY" not in json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Pressure [bar]", "CANARY"),
+        ("Flow", "CANARY"),
+        ("Flow", True),
+        ("Type", "CANARY"),
+        ("Type", 5),
+        ("Flow", None),
+        ("Pressure [bar]", None),
+    ],
+)
+def test_a_value_of_the_wrong_kind_leaves_as_null(policy, contract, record, name, value):
+    values = policy.row(scored(record(**{name: value})), contract)
+    assert values[name] is None
+
+
+@pytest.mark.parametrize("score", [None, float("nan"), float("inf")])
+def test_a_score_that_is_no_number_leaves_as_null(policy, contract, record, score):
+    assert policy.row(scored(record(), score=score), contract)["_score"] is None
+
+
+@pytest.mark.parametrize("text", ["CANARY", "", "yesterday"])
+def test_a_time_that_is_none_leaves_as_null(policy, contract, text):
+    record = json.dumps({"inputs": {}, "context": {"_time": text}}).encode()
+    assert policy.row(scored(record), contract)["_time"] is None
+
+
+def test_pseudonyms_depend_on_site_key_field_and_value(small, contract, record):
+    one, other = Policy(small, b"a" * 16), Policy(small, b"b" * 16)
+    row, again = scored(record(Serial=1)), scored(record(Serial=1, Flow=2))
+    assert one.row(row)["Serial"] == one.row(again)["Serial"]
+    assert one.row(row)["Serial"] != other.row(row)["Serial"]
+    assert one.row(row)["Serial"] != one.row(scored(record(Serial=2)))["Serial"]
+
+
+def test_a_short_site_key_is_refused(small):
+    with pytest.raises(ValueError, match="7 bytes"):
+        Policy(small, b"too few")
+
+
+def test_feedback_leaves_with_the_row_even_if_its_kind_is_not_listed(policy, contract, record):
+    values = policy.feedback(scored(record(), "normal"), said("confirmed"), contract)
+    assert values["_correct"] is False
+    assert values["_note"] == "confirmed"
+    assert values["Flow"] == 7.5
+    assert "_role" not in values
+    assert "Secret" not in values
+
+
+@pytest.mark.parametrize("note", ["CANARY", "Confirmed", "confirmed ", "", None])
+def test_a_note_that_is_not_listed_stays(policy, contract, record, note):
+    values = policy.feedback(scored(record()), said(note), contract)
+    assert values["_note"] is None
+
+
+def test_feedback_needs_its_kind(small, contract, record):
+    silent = small.model_copy(update={"egress": small.egress.model_copy(update={"kinds": ("anomaly",)})})
+    found = Policy(silent, b"k" * 32).feedback(scored(record()), said(), contract)
+    assert found == Withheld("kind feedback is not listed")
+
+
+def test_nothing_listed_means_nothing_leaves(small, contract, record):
+    bare = small.model_copy(update={"egress": usecase.Egress()})
+    assert Policy(bare, b"k" * 32).row(scored(record()), contract) == {}
+    assert Policy(bare, b"k" * 32).aggregates == set()
+
+
+def test_the_digest_is_of_what_it_says_not_of_its_order(small):
+    egress = small.egress
+    turned = small.model_copy(
+        update={
+            "egress": egress.model_copy(update={"fields": egress.fields[::-1], "kinds": egress.kinds[::-1]})
+        }
+    )
+    other = small.model_copy(update={"egress": egress.model_copy(update={"minimum_group_size": 11})})
+    digests = [Policy(u, b"k" * 32).digest for u in (small, turned, other)]
+    assert digests[0] == digests[1] != digests[2]
+    assert Policy(small, b"x" * 32).digest == digests[0]
+
+
+def test_histograms_leave_for_listed_numbers_only(policy, counting):
+    references = {
+        "r1": [Reference(n, (5.0,), (1, 1), 0.2) for n in ("Flow", "Secret", "Serial", "Only counted")]
+    }
+    values = {("r1", name): [1.0] * 20 + [9.0] * 30 for name in ("Flow", "Secret", "Serial", "Only counted")}
+    found = policy.histograms(values, references)
+    assert [(h.feature, h.rows, h.counts) for h in found] == [
+        ("Flow", 50, (20, 30)),
+        ("Only counted", 50, (20, 30)),
+    ]
+
+
+@pytest.mark.parametrize(("rows", "leaves"), [(9, False), (10, True)])
+def test_a_small_group_stays(policy, counting, rows, leaves):
+    values = {("r1", "Flow"): [1.0] * rows + [None, float("nan")] * 10}
+    assert bool(policy.histograms(values, {"r1": [Reference("Flow", (5.0,), (1, 1), 0.2)]})) is leaves
+
+
+@settings(max_examples=100)
+@given(st.lists(st.floats(0, 15) | st.none(), max_size=60))
+def test_no_small_number_can_be_told_from_a_histogram(policy, values):
+    reference = Reference("Flow", (5.0, 10.0), (1, 1, 1), 0.2)
+
+    def counted(numbers, _):
+        import numpy as np
+
+        return np.histogram(numbers, [-np.inf, 5, 10, np.inf])[0]
+
+    whole, policies._counted = policies._counted, counted
+    try:
+        found = policy.histograms({("r1", "Flow"): values}, {"r1": [reference]})
+    finally:
+        policies._counted = whole
+    for histogram in found:
+        assert all(count == 0 or count >= SMALL_CELL for count in histogram.counts)
+        assert histogram.rows == sum(histogram.counts) >= policy.egress.minimum_group_size
+
+
+def test_histograms_are_counted_by_the_drift_module(policy):
+    pytest.importorskip("edge_ai_assets.ml.drift")
+    found = policy.histograms(
+        {("r1", "Flow"): [1.0] * 20 + [7.0] * 30}, {"r1": [Reference("Flow", (5.0, 10.0), (1, 1, 1), 0.2)]}
+    )
+    assert [(h.rows, h.counts) for h in found] == [(50, (20, 30, 0))]
+
+
+scalar = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+)
+
+
+@settings(max_examples=200)
+@given(
+    inputs=st.dictionaries(
+        st.sampled_from(["Flow", "Type", "Serial", "_note", "_role", "x"]) | st.text(), scalar
+    ),
+    kind=st.sampled_from(["anomaly", "normal"]),
+    canary=st.sampled_from(
+        ["Secret", "Secret [mean 60]", "Only counted", "Only counted [mean 60]", "unheard of"]
+    ),
+)
+def test_a_canary_in_a_forbidden_field_never_leaves(policy, contract, inputs, kind, canary):
+    record = json.dumps({"inputs": {**inputs, canary: "CANARY"}, "context": {"_run": "CANARY"}}).encode()
+    for values in (
+        policy.row(scored(record, kind), contract),
+        policy.feedback(scored(record, kind), said("CANARY"), contract),
+    ):
+        text = values.reason if isinstance(values, Withheld) else json.dumps(values)
+        assert "CANARY" not in text
+
+
+def test_an_unreadable_record_is_an_error_not_an_empty_row(policy):
+    with pytest.raises(ValueError, match="unreadable"):
+        policy.row(scored(b"{"))

@@ -163,12 +163,6 @@ class _Story:
                         self.deliver(path, self.home.site(name).readings)
             self.until(self.all_scored, "scores of all readings")
             say(f"{sum(self.counts(name)['scored'] for name in self.names):,} rows scored")
-        with self.step("people on the sites say what was right") as say:
-            truth = [(name, path) for phase in phases for name, paths in phase.items() for path in paths]
-            say(f"{self.judge(truth):,} scores judged")
-        others = [name for name in self.names if name != cut and self.counts(name)["scored"]]
-        with self.step(f"the others send what may leave, {cut} keeps its backlog") as say:
-            self.until(lambda: all(self.sent(name) for name in others), "the other sites' packages")
             self.until(lambda: self.packed(cut), f"packages of {cut}")
             offline = self.counts(cut)
             say(f"{cut}: {offline['scored']:,} scored, {offline['uploaded']} uploaded, {offline['pending']:,} pending")
@@ -177,9 +171,12 @@ class _Story:
             offline["scored"] > 0 and offline["uploaded"] == 0 and offline["pending"] > 0,
             f"{cut}: {offline['scored']:,} scored, {offline['pending']:,} pending, {offline['uploaded']} uploaded",
         )
+        with self.step("people on the sites say what was right") as say:
+            truth = [(name, path) for phase in phases for name, paths in phase.items() for path in paths]
+            say(f"{self.judge(truth):,} scores judged")
         with self.step(f"{cut}'s link is back; the sensor drains the backlog") as say:
             Link(self.home.site(cut).root).restore()
-            self.until(lambda: self.sent(cut), f"the backlog of {cut}")
+            self.until(lambda: all(self.sent(name) for name in self.names), "the packages of all sites")
             drained = self.counts(cut)
             say(f"{cut}: {drained['uploaded']:,} uploaded, {drained['withheld']:,} withheld by policy, 0 pending")
         self.outcome.promise(

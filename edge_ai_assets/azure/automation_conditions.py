@@ -7,6 +7,10 @@ a sensor's job already made in the same run are not made again.
 
 import dagster as dg
 
-FOLLOWS = dg.AutomationCondition.any_deps_updated() & ~dg.AutomationCondition.any_deps_in_progress() & ~(
-    dg.AutomationCondition.in_progress()
+FOLLOWS = (
+    # Remembered until acted upon: a move that is seen while something still runs is not forgotten.
+    dg.AutomationCondition.any_deps_updated().since_last_handled()
+    & ~dg.AutomationCondition.any_deps_missing()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
 )

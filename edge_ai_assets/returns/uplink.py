@@ -128,6 +128,8 @@ class Uploaded(msgspec.Struct, frozen=True):
     """Packages that are still to be sent."""
     interrupted: str | None
     """Why it stopped early: what the link said. None when all was sent."""
+    names: list[str]
+    """Of the packages that were delivered."""
 
 
 def upload(
@@ -164,7 +166,7 @@ def upload(
             outbox.uploaded(package.number, now())
             done.append(package)
     rows, feedback = sum(package.rows for package in done), sum(package.feedback for package in done)
-    return Uploaded(len(done), rows, feedback, sent, len(unsent) - len(done), interrupted)
+    return Uploaded(len(done), rows, feedback, sent, len(unsent) - len(done), interrupted, [package.name for package in done])
 
 
 def _digest(path: Path) -> str:

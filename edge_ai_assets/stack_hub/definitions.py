@@ -17,8 +17,9 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, obje
     settings = settings or Settings.load()
     home, usecase = settings.folders(), settings.load_usecase()
     deploy = dg.define_asset_job("deploy_sites", selection=[keys.SITE_RELEASE, keys.SITE_DEPLOYMENT])
-    score = dg.define_asset_job("score_sites", selection=[keys.SITE_SCORES, keys.SITE_INSIGHTS, keys.SITE_EGRESS])
-    insights = dg.define_asset_job("insights_of_sites", selection=[keys.SITE_INSIGHTS, keys.SITE_EGRESS])
+    home_again = [keys.SITE_INSIGHTS, keys.SITE_EGRESS, keys.SITE_UPLOAD]
+    score = dg.define_asset_job("score_sites", selection=[keys.SITE_SCORES, *home_again])
+    insights = dg.define_asset_job("insights_of_sites", selection=home_again)
     upload = dg.define_asset_job("upload_sites", selection=[keys.SITE_UPLOAD])
     return dg.Definitions(
         assets=[

@@ -211,6 +211,15 @@ class TestWhatFollows:
         self.made(instance, keys.TRAINING_SET)
         assert keys.CANDIDATE not in self.asked(defs, instance, cursor)[0]
 
+    def test_what_a_run_already_made_is_not_made_again(self, defs, instance):
+        """A sensor's run makes the whole chain; the next tick sees all of it moved, and asks for nothing."""
+        chain = [keys.RAW_TELEMETRY, keys.TRAINING_SET, keys.CANDIDATE, keys.CHAMPION, keys.IMAGE, keys.BUNDLE]
+        self.made(instance, *chain)
+        asked, cursor = self.asked(defs, instance)
+        assert asked == set()
+        self.made(instance, *chain)
+        assert self.asked(defs, instance, cursor)[0] == set()
+
     def test_once_is_enough(self, defs, instance):
         self.made(instance, keys.RAW_TELEMETRY, keys.TRAINING_SET)
         _, cursor = self.asked(defs, instance)

@@ -48,7 +48,15 @@ def upload(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usec
     def send(name: str) -> dict[str, object]:
         sent = returning.upload(home.site(name), home.uplink)
         now = returning.as_dict(returning.counts(home.site(name)))
-        return {"packages": sent.packages, "rows": sent.rows, "bytes": sent.bytes, **{f"outbox_{k}": v for k, v in now.items()}}
+        return {
+            "packages": sent.packages,
+            "package_names": sent.names,
+            "rows": sent.rows,
+            "bytes": sent.bytes,
+            "waiting_packages": sent.waiting,
+            "interrupted": sent.interrupted or "no",
+            **{f"outbox_{part}": rows for part, rows in now.items()},
+        }
 
     yield from each_site(context, send)
     counted = {site.name: returning.recount(home.site(site.name)) for site in usecase.sites}

@@ -30,7 +30,9 @@ app = typer.Typer(
     "Everything local lies in one folder: `EDGE_AI_HOME`, by default `.edge-ai/`.",
 )
 links = typer.Typer(no_args_is_help=True, help="The link of each site: cut it, restore it, look at it.")
-cases = typer.Typer(no_args_is_help=True, help="Use cases: draft one from your own readings, check one you edited.")
+cases = typer.Typer(
+    no_args_is_help=True, help="Use cases: draft one from your own readings, check one you edited."
+)
 app.add_typer(links, name="link")
 app.add_typer(cases, name="usecase")
 
@@ -86,36 +88,43 @@ def fail(code: int, error: object) -> NoReturn:
 @app.command()
 def demo(
     data: Annotated[
-        Path | None, typer.Option(exists=True, help="Your own readings: a CSV or Parquet file, or a folder of them.")
+        Path | None,
+        typer.Option(exists=True, help="Your own readings: a CSV or Parquet file, or a folder of them."),
     ] = None,
     usecase: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Use case for your readings; found or drafted when absent."),
+        typer.Option(
+            exists=True, dir_okay=False, help="Use case for your readings; found or drafted when absent."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Play the whole loop on this machine, in about two minutes.
 
-    Train, release, deploy ring by ring, score, lose a link and get it back, bring insights home, see drift, retrain.
-    Ends with a table, and with exit code 1 if a promise of the design was broken.
+    Train, release, deploy ring by ring, score, lose a link and get it back, bring insights home, see drift,
+    retrain. Ends with a table, and with exit code 1 if a promise of the design was broken.
     """
     from edge_ai_assets import demo as demos
     from edge_ai_assets import show
 
     home = Settings.load().folders()
-    chosen = _for_data(data, usecase) if data else usecases.load(usecase or usecases.BUNDLED / "pump-station.yaml")
+    chosen = (
+        _for_data(data, usecase) if data else usecases.load(usecase or usecases.BUNDLED / "pump-station.yaml")
+    )
     outcome = demos.run(home, chosen, data, say)
     if as_json:
         _answer(show.outcome_json(outcome))
     else:
-        show.outcome(outcome, home, Console())
+        show.outcome(outcome, home, show.console())
     if not outcome.kept:
         sys.exit(FAILED)
 
 
 @app.command()
 def ui(
-    host: Annotated[str, typer.Option(help="Address to listen on. The UI has no login: keep it on loopback.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. The UI has no login: keep it on loopback.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
 ) -> None:
     """Open Dagster's web UI on this home, with the daemon: sensors and the schedule go on working."""
@@ -129,7 +138,8 @@ def ui(
 def status_(as_json: Json = False) -> None:
     """What became of every score, at each site and on Azure.
 
-    At each site scored = uploaded + withheld + quarantined + expired + pending; exit code 1 if that does not hold.
+    At each site scored = uploaded + withheld + quarantined + expired + pending; exit code 1 if that does not
+    hold.
     """
     from edge_ai_assets import show
     from edge_ai_assets.status import conserved, status
@@ -139,7 +149,7 @@ def status_(as_json: Json = False) -> None:
     if as_json:
         _answer(now)
     else:
-        show.status(now, Console())
+        show.status(now, show.console())
     if not all(conserved(site) for site in now["sites"].values()) or now["global"]["duplicates"]:
         sys.exit(FAILED)
 
@@ -156,7 +166,9 @@ def _link(action: LinkAction, site: str | None, as_json: bool) -> None:
         folder = home.site(name).root
         folder.mkdir(parents=True, exist_ok=True)
         link = Link(folder)
-        state = {LinkAction.UP: link.restore, LinkAction.DOWN: link.cut}.get(action, lambda link=link: link.state)()
+        state = {LinkAction.UP: link.restore, LinkAction.DOWN: link.cut}.get(
+            action, lambda link=link: link.state
+        )()
         found[name] = {"state": state.state, "since": state.since or None, "changes": state.changes}
     if as_json:
         _answer(found)
@@ -190,14 +202,16 @@ def link_status(site: Site = None, as_json: Json = False) -> None:
 
 @app.command()
 def score(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Readings as the use case describes them.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Readings as the use case describes them.")
+    ],
     site: Annotated[str, typer.Option(help="The site whose service scores them.")],
     as_json: Json = False,
 ) -> None:
     """Score a file of readings at a site, through its scoring service.
 
-    Each score is durable in the site's outbox. Interrupted, the same command goes on where it stopped; a file that was
-    scored is not scored again.
+    Each score is durable in the site's outbox. Interrupted, the same command goes on where it stopped; a
+    file that was scored is not scored again.
     """
     from rich.progress import Progress
 
@@ -239,13 +253,15 @@ def score(
 
 @cases.command("init")
 def usecase_init(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Readings: any CSV or Parquet file.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Readings: any CSV or Parquet file.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Where to write it; standard output when absent.")] = None,
 ) -> None:
     """Draft a use case from a file of readings.
 
-    Columns, kinds, ranges, time, label and sites are guessed; comments in the draft say what to look at. Then:
-    `edge-ai usecase check FILE` and `edge-ai demo --data READINGS --usecase FILE`.
+    Columns, kinds, ranges, time, label and sites are guessed; comments in the draft say what to look at.
+    Then: `edge-ai usecase check FILE` and `edge-ai demo --data READINGS --usecase FILE`.
     """
     from edge_ai_assets.readings.draft import draft
 
@@ -256,20 +272,30 @@ def usecase_init(
         fail(USAGE, f"{out} exists and is not overwritten")
     else:
         out.write_text(text, "utf-8")
-        say.print(f"{out}: look at the lines marked CHECK, then: edge-ai usecase check {out}", highlight=False)
+        say.print(
+            f"{out}: look at the lines marked CHECK, then: edge-ai usecase check {out}", highlight=False
+        )
 
 
 @cases.command("check")
 def usecase_check(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A use case file.")], as_json: Json = False
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A use case file.")],
+    as_json: Json = False,
 ) -> None:
     """Check a use case; every problem is a line with file, line, field, value and bound."""
     checked = usecases.load(file)
-    found = {"name": checked.name, "digest": checked.digest, "features": len(checked.features), "sites": len(checked.sites)}
+    found = {
+        "name": checked.name,
+        "digest": checked.digest,
+        "features": len(checked.features),
+        "sites": len(checked.sites),
+    }
     if as_json:
         _answer(found)
     else:
-        Console().print(f"{file}: fine: {found['features']} features, {found['sites']} sites", highlight=False)
+        Console().print(
+            f"{file}: fine: {found['features']} features, {found['sites']} sites", highlight=False
+        )
 
 
 @app.command()
@@ -286,7 +312,7 @@ def explain(
     if as_json:
         _answer(found)
     else:
-        show.explanation(found, Console())
+        show.explanation(found, show.console())
 
 
 @app.command()
@@ -319,7 +345,8 @@ def _for_data(data: Path, usecase: Path | None) -> UseCase:
         if not path.exists():
             path.write_text(drafted, "utf-8")
         say.print(
-            f"no use case was given: one was drafted into {path}; edit it and run: edge-ai demo --data {data} --usecase {path}",
+            f"no use case was given: one was drafted into {path}; edit it and run: "
+            f"edge-ai demo --data {data} --usecase {path}",
             highlight=False,
         )
     return chosen

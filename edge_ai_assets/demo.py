@@ -1,7 +1,9 @@
-"""The whole loop on one machine, as a story: train, release, score, an outage, drift, retraining, and what came of it.
+"""The whole loop on one machine, as a story: train, release, score, an outage, drift, retraining, and what
+came of it.
 
-The demo plays the world: the plant that delivers readings, the people who judge scores, the link that fails. All the
-rest is done by Dagster's daemon with the sensors of both code locations, as it would be without a demo.
+The demo plays the world: the plant that delivers readings, the people who judge scores, the link that fails.
+All the rest is done by Dagster's daemon with the sensors of both code locations, as it would be without a
+demo.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from edge_ai_assets import keys, local, usecase as usecases
+from edge_ai_assets import keys, local
+from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
@@ -78,7 +81,8 @@ def clear(home: Home) -> None:
         return
     if not (home.root / MARK).exists():
         raise DemoError(
-            f"{home.root} was not made by a demo and is left alone: set EDGE_AI_HOME to another folder, or remove it"
+            f"{home.root} was not made by a demo and is left alone: "
+            "set EDGE_AI_HOME to another folder, or remove it"
         )
     stop_services(home)
     shutil.rmtree(home.root)
@@ -94,7 +98,8 @@ def run(home: Home, usecase: UseCase, data: Path | None, console: Console) -> Ou
     """Play the demo in a fresh home.
 
     Raises:
-        DemoError: a step failed or took longer than PATIENCE; `dagster/daemon.log` in the home has the details.
+        DemoError: a step failed or took longer than PATIENCE; `dagster/daemon.log` in the home has the
+        details.
     """
     clear(home)
     home.root.mkdir(parents=True, exist_ok=True)
@@ -130,7 +135,9 @@ class _Story:
             with self.step("readings") as say:
                 source = self.home.root / "plant"
                 plant = (
-                    replay.file_plant(data, self.usecase, source) if data else replay.simulated_plant(self.usecase, source)
+                    replay.file_plant(data, self.usecase, source)
+                    if data
+                    else replay.simulated_plant(self.usecase, source)
                 )
                 kind = "simulated readings" if plant.simulated else f"readings of {data}"
                 say(f"{kind}: {len(plant.history)} files of history, {len(plant.phases)} phases to come")
@@ -162,14 +169,14 @@ class _Story:
                     for path in paths:
                         self.deliver(path, self.home.site(name).readings)
             self.until(self.all_scored, "scores of all readings")
-            say(f"{sum(self.counts(name)['scored'] for name in self.names):,} rows scored")
             self.until(lambda: self.packed(cut), f"packages of {cut}")
             offline = self.counts(cut)
-            say(f"{cut}: {offline['scored']:,} scored, {offline['uploaded']} uploaded, {offline['pending']:,} pending")
+            seen = ", ".join(f"{offline[part]:,} {part}" for part in ("scored", "uploaded", "pending"))
+            say(f"{sum(self.counts(name)['scored'] for name in self.names):,} rows; {cut}: {seen}")
         self.outcome.promise(
             "scoring goes on without a link, and nothing leaves",
             offline["scored"] > 0 and offline["uploaded"] == 0 and offline["pending"] > 0,
-            f"{cut}: {offline['scored']:,} scored, {offline['pending']:,} pending, {offline['uploaded']} uploaded",
+            f"{cut}: {seen}",
         )
         with self.step("people on the sites say what was right") as say:
             truth = [(name, path) for phase in phases for name, paths in phase.items() for path in paths]
@@ -178,7 +185,7 @@ class _Story:
             Link(self.home.site(cut).root).restore()
             self.until(lambda: all(self.sent(name) for name in self.names), "the packages of all sites")
             drained = self.counts(cut)
-            say(f"{cut}: {drained['uploaded']:,} uploaded, {drained['withheld']:,} withheld by policy, 0 pending")
+            say(f"{cut}: {drained['uploaded']:,} uploaded, {drained['withheld']:,} withheld by policy")
         self.outcome.promise(
             "the backlog drains by itself when the link returns",
             drained["pending"] == 0 and drained["uploaded"] > 0,
@@ -188,10 +195,12 @@ class _Story:
     def coming_home(self) -> None:
         with self.step("insights come home and are merged") as say:
             self.until(self.all_home, "the insights of all sites")
-            say(f"{self.status()['global']['insights']:,} insights, {self.status()['global']['duplicates']} twice")
+            world = self.status()["global"]
+            say(f"{world['insights']:,} insights, {world['duplicates']} twice")
 
     def retraining(self) -> bool:
-        """Retrain; by the drift sensor if there is drift, else by hand as the schedule would. Whether there was drift."""
+        """Retrain; by the drift sensor if there is drift, else by hand as the schedule would. Whether there
+        was drift."""
         with self.step("drift is looked for") as say:
             self.until(lambda: self.drifting() is not None, "a look at drift")
             sites = self.drifting() or []
@@ -238,7 +247,8 @@ class _Story:
         recounted = {name: returning.recount(self.home.site(name)) for name in self.names}
         outcome.promise(
             "scored = uploaded + withheld + quarantined + expired + pending, at every site",
-            all(conserved(site) for site in sites.values()) and all(counts.conserved for counts in recounted.values()),
+            all(conserved(site) for site in sites.values())
+            and all(counts.conserved for counts in recounted.values()),
             f"{sum(site['scored'] for site in sites.values()):,} scores at {len(sites)} sites",
         )
         uploaded = sum(site["uploaded"] for site in sites.values())
@@ -249,7 +259,9 @@ class _Story:
         )
         allowed = {field.name for field in self.usecase.egress.fields}
         left = self.fields_that_left()
-        outcome.promise("only listed fields left", left <= allowed, f"{len(left)} fields of {len(allowed)} listed")
+        outcome.promise(
+            "only listed fields left", left <= allowed, f"{len(left)} fields of {len(allowed)} listed"
+        )
         outcome.promise(
             "the sites run the newest release",
             all(site["release"] == world["releases"] for site in sites.values()),
@@ -261,7 +273,9 @@ class _Story:
             f"{world['retrainings']} retrainings",
         )
         failed = self.failed_runs()
-        outcome.promise("no run failed", not failed, f"{len(failed)} of {self.instance.get_runs_count()} runs failed")
+        outcome.promise(
+            "no run failed", not failed, f"{len(failed)} of {self.instance.get_runs_count()} runs failed"
+        )
 
     # What the world does.
 
@@ -287,7 +301,10 @@ class _Story:
             site = self.home.site(name)
             if not labels[name]:
                 continue
-            with Client(scoring.running(site).url or "") as client, Outbox(site.outbox, create=False) as outbox:
+            with (
+                Client(scoring.running(site).url or "") as client,
+                Outbox(site.outbox, create=False) as outbox,
+            ):
                 last = outbox.counts().scored
                 for first in range(1, last + 1, JUDGED):
                     items = []
@@ -295,7 +312,9 @@ class _Story:
                         context = json.loads(row.record)["context"]
                         label = labels[name].get((context["_run"], context["_row"]))
                         if label is not None:
-                            items.append({"id": f"{name}/{row.sequence}", "correct": label, "role": "operator"})
+                            items.append(
+                                {"id": f"{name}/{row.sequence}", "correct": label, "role": "operator"}
+                            )
                     if items:
                         judged += client.feedback(items)
         return judged
@@ -329,7 +348,9 @@ class _Story:
         return next(site.ring for site in self.usecase.sites if site.name == name)
 
     def all_scored(self) -> bool:
-        return not any(batch.waiting(self.home.site(name)) for name in self.names) and not self.busy("score_sites")
+        return not any(batch.waiting(self.home.site(name)) for name in self.names) and not self.busy(
+            "score_sites"
+        )
 
     def packed(self, name: str) -> bool:
         """Whether nothing waits at a site but packages."""
@@ -383,7 +404,9 @@ class _Story:
 
         from edge_ai_assets.azure.automation import REASON
 
-        runs = self.instance.get_runs(dg.RunsFilter(job_name="retrain", statuses=[dg.DagsterRunStatus.SUCCESS]))
+        runs = self.instance.get_runs(
+            dg.RunsFilter(job_name="retrain", statuses=[dg.DagsterRunStatus.SUCCESS])
+        )
         return [run.tags.get(REASON, "") for run in runs]
 
     def failed_runs(self) -> list[str]:
@@ -450,9 +473,13 @@ class _Story:
         with self.console.status(f"{title} …"):
             yield said.append
         now = time.monotonic()
-        self.console.print(f"[green]✓[/] {now - self.started:5.0f} s  {title} [dim]({now - begun:.0f} s)[/]", highlight=False)
+        self.console.print(
+            f"[green]✓[/] {now - self.started:5.0f} s  {title} [dim]({now - begun:.0f} s)[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
         for text in said:
-            self.console.print(f"           [dim]{text}[/]", highlight=False)
+            self.console.print(f"           [dim]{text}[/]", highlight=False, soft_wrap=True)
 
     def until(self, reached: Callable[[], bool], what: str) -> None:
         """Wait; DemoError when a run fails, the daemon ends or patience does."""
@@ -461,9 +488,12 @@ class _Story:
             if failed := self.failed_runs():
                 raise DemoError(f"waiting for {what}: a run failed: {failed[0]}")
             if not self.alive():
-                raise DemoError(f"waiting for {what}: Dagster's daemon ended: see {self.home.dagster / 'daemon.log'}")
+                raise DemoError(
+                    f"waiting for {what}: Dagster's daemon ended: see {self.home.dagster / 'daemon.log'}"
+                )
             if time.monotonic() > deadline:
                 raise DemoError(
-                    f"waited {PATIENCE:.0f} s for {what} in vain: see {self.home.dagster / 'daemon.log'} and `make ui`"
+                    f"waited {PATIENCE:.0f} s for {what} in vain: "
+                    f"see {self.home.dagster / 'daemon.log'} and `make ui`"
                 )
             time.sleep(0.3)

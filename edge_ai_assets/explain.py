@@ -28,8 +28,9 @@ def explain(home: Home, insight_id: str) -> dict[str, Any]:
         insight_id: `SITE/SEQUENCE`.
 
     Returns:
-        insight, package, ledger (what left the site for that package; None where the site's disk is not here), score
-        (the site's own record, likewise), release, model, training_set and runs: Dagster run ids by what they made.
+        insight, package, ledger (what left the site for that package; None where the site's disk is not
+        here), score (the site's own record, likewise), release, model, training_set and runs: Dagster run
+        ids by what they made.
 
     Raises:
         UnknownInsight: no insight has that id, or the id has another form.
@@ -89,7 +90,9 @@ def _score(home: Home, site: str, sequence: int) -> dict[str, Any] | None:
         return None
     with Outbox(path, create=False) as outbox:
         rows = outbox.rows(sequence, sequence)
-    return {"score": rows[0].score, "predicted": bool(rows[0].predicted), "kind": rows[0].kind} if rows else None
+    return (
+        {"score": rows[0].score, "predicted": bool(rows[0].predicted), "kind": rows[0].kind} if rows else None
+    )
 
 
 def _model(home: Home, run_id: str) -> dict[str, Any]:
@@ -107,7 +110,8 @@ def _training_set(home: Home, version: str) -> dict[str, Any]:
 
 
 def _runs(home: Home, site: str, package: str) -> dict[str, str]:
-    """The site's and Azure's runs that packed, sent and received the package, as far as Dagster's log here knows."""
+    """The site's and Azure's runs that packed, sent and received the package, as far as Dagster's log here
+    knows."""
     import dagster as dg
 
     from edge_ai_assets import keys

@@ -1,4 +1,5 @@
-"""What the Azure location knows of the site chain: specs only, so that its graph is whole when no site can be reached.
+"""What the Azure location knows of the site chain: specs only, so that its graph is whole when no site can
+be reached.
 
 The Stack Hub location gives the same keys a body; a test holds the two in agreement.
 """
@@ -40,7 +41,7 @@ def body(spec: dg.AssetSpec) -> dict[str, Any]:
 SITE_RELEASE = site_spec(
     keys.SITE_RELEASE,
     [keys.IMAGE, keys.BUNDLE],
-    "The newest release on the site's own disk: signature, digests and version order checked, unpacked, not yet running.",
+    "The newest release on the site's own disk: signature, digests and order checked, not yet running.",
     {"oci"},
 )
 SITE_DEPLOYMENT = site_spec(
@@ -52,19 +53,19 @@ SITE_DEPLOYMENT = site_spec(
 SITE_SCORES = site_spec(
     keys.SITE_SCORES,
     [keys.SITE_DEPLOYMENT],
-    "Scores of the readings that waited on the site, each durable in the site's outbox before it was answered.",
+    "Scores of the readings that waited, each durable in the site's outbox before it was answered.",
     {"onnx", "sqlite"},
 )
 SITE_INSIGHTS = site_spec(
     keys.SITE_INSIGHTS,
     [keys.SITE_SCORES],
-    "What the scores say: anomalies and normal rows, found in everything that was scored, end users' requests included.",
+    "Anomalies and normal rows among all that was scored, end users' requests included.",
     {"sqlite"},
 )
 SITE_EGRESS = site_spec(
     keys.SITE_EGRESS,
     [keys.SITE_INSIGHTS],
-    "What may leave: insights and feedback after the egress policy, sealed into signed return packages. The rest is withheld.",
+    "What may leave, sealed into signed return packages under the egress policy. The rest is withheld.",
     {"parquet"},
 )
 SITE_UPLOAD = site_spec(

@@ -36,8 +36,8 @@ def environment(home: Home) -> dict[str, str]:
 def set_up(home: Home) -> None:
     """Make the home's Dagster instance, with the checkout's dagster.yaml.
 
-    Its databases are made here, by one process: daemon and code servers start together, and when each of them makes
-    them they can end up with two schema versions in one table.
+    Its databases are made here, by one process: daemon and code servers start together, and when each of
+    them makes them they can end up with two schema versions in one table.
     """
     import dagster as dg
 
@@ -80,5 +80,17 @@ def launch(home: Home, job: str, location: str) -> None:
     Raises:
         subprocess.CalledProcessError: it was not accepted; the error's text is in its output.
     """
-    command = [sys.executable, "-m", "dagster", "job", "launch", "-w", str(WORKSPACE), "-l", location, "-j", job]
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "job",
+        "launch",
+        "-w",
+        str(WORKSPACE),
+        "-l",
+        location,
+        "-j",
+        job,
+    ]
     subprocess.run(command, env=environment(home), cwd=CHECKOUT, check=True, capture_output=True)

@@ -25,7 +25,10 @@ def records(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMe
     kept = [dg.TableRecord({name: row.get(name) for name in columns}) for row in rows]
     kinds = {int: "int", float: "float", bool: "bool"}
     schema = dg.TableSchema(
-        [dg.TableColumn(name, kinds.get(type(kept[0].data[name]), "string") if kept else "string") for name in columns]
+        [
+            dg.TableColumn(name, kinds.get(type(kept[0].data[name]), "string") if kept else "string")
+            for name in columns
+        ]
     )
     return dg.MetadataValue.table(records=kept, schema=schema)
 

@@ -1,4 +1,4 @@
-"""Questions about runs that the sensors of both locations ask."""
+"""What the sensors of both locations share: how often they look, and whether a run is under way."""
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -10,6 +10,10 @@ IN_FLIGHT = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
+
+EVERY = 3
+"""Least seconds between two ticks of a sensor. The daemon looks every 5; with 5 here, every other look comes
+too soon."""
 
 
 def in_flight(instance: dg.DagsterInstance, *jobs: str) -> bool:

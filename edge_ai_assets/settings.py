@@ -18,7 +18,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EDGE_AI_", frozen=True)
 
     home: Path = Field(Path(".edge-ai"), description="The one folder that holds everything local.")
-    usecase: Path | None = Field(None, description="Use case file; the home's own, or the pump station, when absent.")
+    usecase: Path | None = Field(
+        None, description="Use case file; the home's own, or the pump station, when absent."
+    )
 
     @classmethod
     def load(cls) -> Self:
@@ -30,4 +32,6 @@ class Settings(BaseSettings):
     def load_usecase(self) -> usecases.UseCase:
         """Raises `UseCaseError` for a file that cannot be used."""
         own = self.folders().usecase
-        return usecases.load(self.usecase or (own if own.exists() else usecases.BUNDLED / "pump-station.yaml"))
+        return usecases.load(
+            self.usecase or (own if own.exists() else usecases.BUNDLED / "pump-station.yaml")
+        )

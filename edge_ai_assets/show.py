@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,12 @@ from rich.tree import Tree
 from edge_ai_assets.demo import Outcome
 from edge_ai_assets.home import Home
 from edge_ai_assets.status import conserved
+
+
+def console() -> Console:
+    """Standard output; wide enough for the tables where there is no terminal that says how wide it is."""
+    return Console(width=None if sys.stdout.isatty() else 140)
+
 
 PARTS = ("scored", "uploaded", "withheld", "quarantined", "expired", "pending")
 
@@ -24,7 +31,14 @@ def status(now: dict[str, Any], console: Console) -> None:
     for name, site in now["sites"].items():
         numbers = [f"{site[part]:,}" for part in PARTS]
         adds_up = "[green]yes[/]" if conserved(site) else "[red]NO[/]"
-        table.add_row(name, *numbers, adds_up, str(site["release"] or "-"), site["link"], "yes" if site["serving"] else "no")
+        table.add_row(
+            name,
+            *numbers,
+            adds_up,
+            str(site["release"] or "-"),
+            site["link"],
+            "yes" if site["serving"] else "no",
+        )
     console.print(table)
     world = now["global"]
     console.print(
@@ -44,14 +58,18 @@ def outcome(found: Outcome, home: Home, console: Console) -> None:
     status(found.status, console)
     if found.before and found.after:
         console.print(
-            f"F1 on the last readings: {found.before.f1:.3f} with release 1, {found.after.f1:.3f} with the newest; "
+            f"F1 on the last readings: {found.before.f1:.3f} with release 1, {found.after.f1:.3f} now; "
             f"false alarm rate {found.before.false_alarm_rate:.1%} and {found.after.false_alarm_rate:.1%}",
             highlight=False,
         )
     insight = next((name for name, site in found.status["sites"].items() if site["uploaded"]), None)
     console.print(f"\n{found.seconds:.0f} seconds. Where to look:", highlight=False)
-    console.print("  make ui                          the lineage, runs, checks and pictures in Dagster's web UI")
-    console.print(f"  {home.lake / 'report' / 'index.html'}   the page for everyone", soft_wrap=True, highlight=False)
+    console.print(
+        "  make ui                          the lineage, runs, checks and pictures in Dagster's web UI"
+    )
+    console.print(
+        f"  {home.lake / 'report' / 'index.html'}   the page for everyone", soft_wrap=True, highlight=False
+    )
     if insight:
         console.print(f"  .venv/bin/edge-ai explain {insight}/N     where an insight came from")
     console.print("  .venv/bin/edge-ai status         these numbers again", highlight=False)

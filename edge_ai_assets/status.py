@@ -17,9 +17,10 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
     """The state of all sites and of Azure's side.
 
     Returns:
-        `{"sites": {NAME: {scored, uploaded, withheld, quarantined, expired, pending, release, link, serving}},
-        "global": {insights, duplicates, releases, retrainings}}`. At each site scored = uploaded + withheld +
-        quarantined + expired + pending. `release` is the version installed for scoring, None before the first.
+        `{"sites": {NAME: {scored, uploaded, withheld, quarantined, expired, pending, release, link,
+        serving}}, "global": {insights, duplicates, releases, retrainings}}`. At each site scored = uploaded
+        + withheld + quarantined + expired + pending. `release` is the version installed for scoring, None
+        before the first.
     """
     newest = pack.newest(home.registry, home.keys)
     trained = [path for path in (home.models / "candidates").glob("*") if path.is_dir()]

@@ -1,10 +1,11 @@
 """A use case: everything a user edits to bring their own data and model, as one typed YAML file.
 
-Only what is declared lives here. Reading files by it is `readings`' work, training by it is `ml`'s, deciding by its
-egress policy what may leave a site is `returns.policy`'s.
+Only what is declared lives here. Reading files by it is `readings`' work, training by it is `ml`'s, deciding
+by its egress policy what may leave a site is `returns.policy`'s.
 
-Names that begin with an underscore are ours: `_site`, `_run`, `_time`, `_label` in tables of readings, `_score`,
-`_predicted`, `_correct`, `_note` and `_role` in what a site sends home. A feature may have any other name.
+Names that begin with an underscore are ours: `_site`, `_run`, `_time`, `_label` in tables of readings,
+`_score`, `_predicted`, `_correct`, `_note` and `_role` in what a site sends home. A feature may have any
+other name.
 """
 
 from __future__ import annotations
@@ -53,14 +54,18 @@ class Source(_Part):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"
-    missing: tuple[Scalar, ...] = Field((), description="Values that stand for a missing one, such as -200 or '?'.")
+    missing: tuple[Scalar, ...] = Field(
+        (), description="Values that stand for a missing one, such as -200 or '?'."
+    )
 
 
 class Time(_Part):
     """Which columns hold the time of a reading; several are joined by a space before they are parsed."""
 
     columns: tuple[Name, ...] = Field(min_length=1)
-    format: str | None = Field(None, description="strptime format of the joined columns; ISO 8601 when absent.")
+    format: str | None = Field(
+        None, description="strptime format of the joined columns; ISO 8601 when absent."
+    )
 
 
 class SiteColumn(_Part):
@@ -128,8 +133,9 @@ class Windows(_Part):
     """Features made from the run so far, for every number.
 
     `rows` and `statistics`: rolling statistics over the last so many rows, this one included.
-    `baseline_rows`: the first rows of a run are taken as its normal state; each number is also given as its distance
-    from the mean over them, and the baseline rows themselves are neither trained on nor scored as faults.
+    `baseline_rows`: the first rows of a run are taken as its normal state; each number is also given as its
+    distance from the mean over them, and the baseline rows themselves are neither trained on nor scored as
+    faults.
     """
 
     rows: tuple[Annotated[int, Field(ge=2, le=10_000)], ...] = ()
@@ -158,7 +164,9 @@ class Retraining(_Part):
     """When the wheel turns without being asked."""
 
     cron: str = "0 3 * * 1"
-    cooldown_minutes: Annotated[int, Field(ge=0)] = Field(60, description="Least time between drift retrainings.")
+    cooldown_minutes: Annotated[int, Field(ge=0)] = Field(
+        60, description="Least time between drift retrainings."
+    )
     feedback_rows: Annotated[int, Field(ge=1)] = Field(
         200, description="Scores that people on drifting sites must have judged before drift retrains."
     )
@@ -167,8 +175,8 @@ class Retraining(_Part):
 class Drift(_Part):
     """Drift is seen when at least `share` of the numeric features exceed their calibrated threshold.
 
-    A feature's threshold is `factor` times the largest population stability index that one run of the training data
-    has against the others, but never below `floor`.
+    A feature's threshold is `factor` times the largest population stability index that one run of the
+    training data has against the others, but never below `floor`.
     """
 
     bins: Annotated[int, Field(ge=2, le=50)] = 10
@@ -235,7 +243,7 @@ class UseCase(_Part):
     sites: tuple[Site, ...] = Field(min_length=1, max_length=10_000)
     history: float | str = Field(
         0.5,
-        description="For demos with a file: what is history for the first training and what then reaches the sites. "
+        description="For demos with a file: what is history, to train on; the rest reaches the sites later. "
         "A share of the rows, or a time.",
     )
 
@@ -253,7 +261,9 @@ class UseCase(_Part):
         known = {*names, "_time", "_run", "_score", "_predicted", "_correct", "_note", "_role"}
         for field in self.egress.fields:
             if field.name not in known:
-                raise ValueError(f"egress field {field.name!r} is no feature and none of {sorted(known - set(names))}")
+                raise ValueError(
+                    f"egress field {field.name!r} is no feature and none of {sorted(known - set(names))}"
+                )
         return self
 
     def feature(self, name: str) -> Feature:
@@ -273,7 +283,8 @@ class UseCase(_Part):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON form: the same declarations, however written, give the same digest."""
+        """SHA-256 of the canonical JSON form: the same declarations, however written, give the same
+        digest."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
@@ -281,7 +292,8 @@ def load(path: Path) -> UseCase:
     """Read and check a use case.
 
     Raises:
-        UseCaseError: the file cannot be read, is no YAML, or breaks the model; the message has one line a problem,
+        UseCaseError: the file cannot be read, is no YAML, or breaks the model; the message has one line a
+        problem,
             each with file, line, field, value and bound.
     """
     try:

@@ -1,4 +1,5 @@
-"""Both code locations together: one graph, no key made twice, and a snapshot that shows in review what changed."""
+"""Both code locations together: one graph, no key made twice, and a snapshot that shows in review what
+changed."""
 
 import subprocess
 import sys
@@ -19,7 +20,10 @@ SNAPSHOT = Path(__file__).with_name("graph.txt")
 @pytest.fixture(scope="module")
 def locations(tmp_path_factory):
     settings = Settings(home=tmp_path_factory.mktemp("home"))
-    return {"azure": azure.build_defs(settings=settings), "stack_hub": stack_hub.build_defs(settings=settings)}
+    return {
+        "azure": azure.build_defs(settings=settings),
+        "stack_hub": stack_hub.build_defs(settings=settings),
+    }
 
 
 def graph(defs):
@@ -37,18 +41,28 @@ def described(locations) -> str:
             partitions = f" by {node.partitions_def.name}" if node.partitions_def else ""
             lines.append(f"{name}: {key.to_user_string()} [{node.group_name}] {made}{partitions}{follows}")
             lines += [f"    <- {parent.to_user_string()}" for parent in sorted(node.parent_keys)]
-            lines += [f"    check {check.name}" for check in sorted(node.check_keys, key=lambda check: check.name)]
+            lines += [
+                f"    check {check.name}" for check in sorted(node.check_keys, key=lambda check: check.name)
+            ]
         repository = defs.get_repository_def()
-        lines += [f"{name}: job {job.name}" for job in sorted(repository.get_all_jobs(), key=lambda job: job.name)]
+        lines += [
+            f"{name}: job {job.name}" for job in sorted(repository.get_all_jobs(), key=lambda job: job.name)
+        ]
         for sensor in sorted(repository.sensor_defs, key=lambda sensor: sensor.name):
-            lines.append(f"{name}: sensor {sensor.name} every {sensor.minimum_interval_seconds} s {sensor.default_status.value}")
+            lines.append(
+                f"{name}: sensor {sensor.name} every {sensor.minimum_interval_seconds} s "
+                f"{sensor.default_status.value}"
+            )
         for schedule in repository.schedule_defs:
-            lines.append(f"{name}: schedule {schedule.name} {schedule.cron_schedule} {schedule.default_status.value}")
+            lines.append(
+                f"{name}: schedule {schedule.name} {schedule.cron_schedule} {schedule.default_status.value}"
+            )
     return "\n".join(lines) + "\n"
 
 
 def test_the_graph_is_as_in_the_snapshot(locations):
-    """After a change that is meant: python -m edge_ai_assets_tests.test_graph > edge_ai_assets_tests/graph.txt"""
+    """After a change that is meant: python -m edge_ai_assets_tests.test_graph >
+    edge_ai_assets_tests/graph.txt"""
     assert described(locations) == SNAPSHOT.read_text("utf-8")
 
 
@@ -89,8 +103,13 @@ def test_azure_sees_the_way_from_readings_to_the_report(locations):
 def test_all_that_turns_by_itself_is_on(locations):
     for defs in locations.values():
         repository = defs.get_repository_def()
-        assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs)
-        assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in repository.schedule_defs)
+        assert all(
+            sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs
+        )
+        assert all(
+            schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+            for schedule in repository.schedule_defs
+        )
 
 
 LOAD = """
@@ -116,16 +135,24 @@ def test_a_site_loads_without_what_only_training_needs(tmp_path):
 
 
 def test_azure_loads_without_the_server(tmp_path):
-    script = LOAD.format(absent=["uvicorn", "uvloop", "httptools", "kubernetes"], module="edge_ai_assets.azure.definitions")
+    script = LOAD.format(
+        absent=["uvicorn", "uvloop", "httptools", "kubernetes"], module="edge_ai_assets.azure.definitions"
+    )
     done = run(script, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def run(script, home):
     environment = {"EDGE_AI_HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1]), "PATH": ""}
-    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 if __name__ == "__main__":
     home = Settings(home=Path(".edge-ai"))
-    sys.stdout.write(described({"azure": azure.build_defs(settings=home), "stack_hub": stack_hub.build_defs(settings=home)}))
+    sys.stdout.write(
+        described(
+            {"azure": azure.build_defs(settings=home), "stack_hub": stack_hub.build_defs(settings=home)}
+        )
+    )

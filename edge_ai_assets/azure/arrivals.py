@@ -1,4 +1,5 @@
-"""What the inbox asset and its sensor do with the packages in the uplink's folder, in the terms of `returns.inbox`."""
+"""What the inbox asset and its sensor do with the packages in the uplink's folder, in the terms of
+`returns.inbox`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Sensors and the schedule of Azure's side: what starts when files land, packages arrive, drift is seen, time passes."""
+"""Sensors and the schedule of Azure's side: what starts when files land, packages arrive, drift is seen,
+time passes."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import dagster as dg
 from edge_ai_assets import keys
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
-from edge_ai_assets.runs import in_flight
+from edge_ai_assets.runs import EVERY, in_flight
 from edge_ai_assets.usecase import UseCase
 
 REASON = "edge_ai/reason"
@@ -23,12 +24,14 @@ def readings_landed(
 ) -> dg.SensorDefinition:
     """A sensor on the landing zone."""
 
-    @dg.sensor(name="readings_landed", jobs=[ingest, first], minimum_interval_seconds=5, default_status=RUNNING)
+    @dg.sensor(
+        name="readings_landed", jobs=[ingest, first], minimum_interval_seconds=EVERY, default_status=RUNNING
+    )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Take landed files into the lake; as long as there is no champion, go on to the first release.
 
-        A file stays in the landing zone until the lake has it, so a restart finds what is still to do. The run key is
-        the listing: one run for one state of the landing zone.
+        A file stays in the landing zone until the lake has it, so a restart finds what is still to do. The
+        run key is the listing: one run for one state of the landing zone.
         """
         from edge_ai_assets.readings import landing
 
@@ -47,12 +50,12 @@ def readings_landed(
 def packages_arrived(job: dg.UnresolvedAssetJobDefinition, home: Home) -> dg.SensorDefinition:
     """A sensor on Azure's end of the links."""
 
-    @dg.sensor(name="packages_arrived", job=job, minimum_interval_seconds=5, default_status=RUNNING)
+    @dg.sensor(name="packages_arrived", job=job, minimum_interval_seconds=EVERY, default_status=RUNNING)
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Bring arrived packages into the global tables.
 
-        What has arrived is compared with what the tables hold, so a restart finds what is still to do; the run key is
-        the names that are new, so packages that wait for a gap ask once and not at every tick.
+        What has arrived is compared with what the tables hold, so a restart finds what is still to do; the
+        run key is the names that are new, so packages that wait for a gap ask once and not at every tick.
         """
         from edge_ai_assets.azure import arrivals
 
@@ -69,12 +72,14 @@ def packages_arrived(job: dg.UnresolvedAssetJobDefinition, home: Home) -> dg.Sen
 def drift_seen(job: dg.UnresolvedAssetJobDefinition, home: Home, usecase: UseCase) -> dg.SensorDefinition:
     """A sensor that retrains when drift is seen, at most once in the use case's cool-down."""
 
-    @dg.sensor(name="drift_seen", job=job, minimum_interval_seconds=5, default_status=RUNNING)
+    @dg.sensor(name="drift_seen", job=job, minimum_interval_seconds=EVERY, default_status=RUNNING)
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """Retrain when the newest look at drift found some under the newest release, and people there judged scores.
+        """Retrain when the newest look at drift found some under the newest release, and people there judged
+        scores.
 
-        Drift alone gives nothing new to learn from, so it waits for feedback of the sites that drift. The cursor holds
-        when it last asked. Losing it can cost one training too many, which releases nothing unless it is better.
+        Drift alone gives nothing new to learn from, so it waits for feedback of the sites that drift. The
+        cursor holds when it last asked. Losing it can cost one training too many, which releases nothing
+        unless it is better.
         """
         from edge_ai_assets.azure import watch
 
@@ -85,12 +90,18 @@ def drift_seen(job: dg.UnresolvedAssetJobDefinition, home: Home, usecase: UseCas
         if not sites:
             return dg.SkipReason("no site drifts")
         if release != watch.champion_release(home):
-            return dg.SkipReason("drift was seen under a former release; it is looked at again when packages arrive")
+            return dg.SkipReason(
+                "drift was seen under a former release; it is looked at again when packages arrive"
+            )
         if (wait := float(context.cursor or 0) + usecase.retraining.cooldown_minutes * 60 - time.time()) > 0:
-            return dg.SkipReason(f"drift was trained on lately: the cool-down lasts {wait / 60:.0f} minutes more")
+            return dg.SkipReason(
+                f"drift was trained on lately: the cool-down lasts {wait / 60:.0f} minutes more"
+            )
         feedback, least = watch.feedback_rows(home, sites), usecase.retraining.feedback_rows
         if feedback < least:
-            return dg.SkipReason(f"{', '.join(sites)} drift; {feedback} scores there were judged, {least} are waited for")
+            return dg.SkipReason(
+                f"{', '.join(sites)} drift; {feedback} scores there were judged, {least} are waited for"
+            )
         if in_flight(context.instance, job.name):
             return dg.SkipReason("a training is under way")
         context.update_cursor(str(time.time()))

@@ -14,7 +14,9 @@ from edge_ai_assets.settings import Settings
 RELEASE = [keys.CANDIDATE, keys.CHAMPION, keys.IMAGE, keys.BUNDLE]
 
 
-def build_defs(*, settings: Settings | None = None, resources: Mapping[str, object] | None = None) -> dg.Definitions:
+def build_defs(
+    *, settings: Settings | None = None, resources: Mapping[str, object] | None = None
+) -> dg.Definitions:
     """The location's definitions; `resources` override the ones made from `settings`."""
     settings = settings or Settings.load()
     home, usecase = settings.folders(), settings.load_usecase()
@@ -51,7 +53,12 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, obje
         schedules=[automation.retraining_due(retrain, usecase)],
         # A run here is short and starts fast: a process a step would cost more than the step.
         executor=dg.in_process_executor,
-        resources={"home": home, "usecase": usecase, "pipes": dg.PipesSubprocessClient(), **(resources or {})},
+        resources={
+            "home": home,
+            "usecase": usecase,
+            "pipes": dg.PipesSubprocessClient(),
+            **(resources or {}),
+        },
     )
 
 

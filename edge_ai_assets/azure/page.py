@@ -1,4 +1,5 @@
-"""The page for everyone, as one file: the fleet, anomalies by day, releases. Nothing is loaded from anywhere."""
+"""The page for everyone, as one file: the fleet, anomalies by day, releases. Nothing is loaded from
+anywhere."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ PAGE = Template("""<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>$title</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1b1f24 }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0 2rem }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color:
+#1b1f24 } table { border-collapse: collapse; width: 100%; margin: 1rem 0 2rem }
 th, td { text-align: left; padding: .4rem .6rem; border-bottom: 1px solid #d0d7de }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 svg text { font: 12px system-ui, sans-serif; fill: #57606a }
@@ -49,7 +50,13 @@ def publish(home: Home, usecase: UseCase) -> Path:
         releases=_table(
             ["release", "rows judged", "F1", "false alarms", "missed"],
             [
-                [row["release"][7:19], row["rows"], f"{row['f1']:.3f}", f"{row['false_alarm_rate']:.1%}", f"{row['miss_rate']:.1%}"]
+                [
+                    row["release"][7:19],
+                    row["rows"],
+                    f"{row['f1']:.3f}",
+                    f"{row['false_alarm_rate']:.1%}",
+                    f"{row['miss_rate']:.1%}",
+                ]
                 for row in judged.by_release(home.tables)
             ],
         ),

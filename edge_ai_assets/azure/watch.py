@@ -1,4 +1,5 @@
-"""How far the sites' readings have moved from what the champion was trained on, from the histograms that came home."""
+"""How far the sites' readings have moved from what the champion was trained on, from the histograms that
+came home."""
 
 from __future__ import annotations
 
@@ -76,4 +77,6 @@ def feedback_rows(home: Home, sites: list[str]) -> int:
     release = champion_release(home)
     if release is None:
         return 0
-    return sum(row["site"] in sites for row in tables.rows(home.tables, "feedback", ["site"], release=release))
+    return sum(
+        row["site"] in sites for row in tables.rows(home.tables, "feedback", ["site"], release=release)
+    )

@@ -1,4 +1,5 @@
-"""What the release assets do, in two calls: the champion's folder becomes a signed release, the release a bundle."""
+"""What the release assets do, in two calls: the champion's folder becomes a signed release, the release a
+bundle."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ class Contest:
 
 
 def contest(candidate: Path, champion: Path, training_set: TrainingSet, gates: Gates) -> Contest:
-    """Evaluate both models on the held-back rows of the newest training set and decide which is to be released."""
+    """Evaluate both models on the held-back rows of the newest training set and decide which is to be
+    released."""
     rows = training_set.held_back_frame()
     challenger = evaluation.evaluate(candidate, rows)
     same = champion.exists() and champion.resolve() == candidate.resolve()

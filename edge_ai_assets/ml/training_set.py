@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,7 +118,8 @@ def from_feedback(table: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
     """Feedback that came home as rows of a training set.
 
     Args:
-        table: the global feedback table; `fields` is JSON text with the inputs that the egress policy let through,
+        table: the global feedback table; `fields` is JSON text with the inputs that the egress policy let
+        through,
             `correct` the label a person gave. The last word on a score counts.
     """
     import pandas as pd
@@ -157,15 +159,13 @@ def _readings(raw: Path) -> tuple[pd.DataFrame, int]:
 def _feedback(tables: Path) -> pd.DataFrame:
     import pandas as pd
 
-    from edge_ai_assets.returns import tables as delta
+    from edge_ai_assets.returns import tables as deltas
 
-    table = delta.existing(tables, "feedback")
-    if table is None:
-        return pd.DataFrame({name: [] for name in ("site", "sequence", "id", "given_at", "correct", "fields")})
-    return table.to_pyarrow_table().to_pandas()
+    columns = ["site", "sequence", "id", "given_at", "correct", "fields"]
+    return pd.DataFrame(deltas.rows(tables, "feedback", columns), columns=columns)
 
 
-def _replace(path: Path, write) -> None:  # type: ignore[no-untyped-def]
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     write(fresh)
     os.replace(fresh, path)

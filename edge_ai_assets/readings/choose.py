@@ -1,4 +1,5 @@
-"""Which use case somebody's own readings belong to: a bundled one whose columns they have, or a fresh draft."""
+"""Which use case somebody's own readings belong to: a bundled one whose columns they have, or a fresh
+draft."""
 
 from __future__ import annotations
 

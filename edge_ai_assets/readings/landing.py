@@ -1,7 +1,8 @@
 """The landing zone: files as Data Factory leaves them, taken into the lake once each.
 
-A file that was taken moves from `landing/` to `landing/taken/`, one that cannot be read to `landing/unreadable/`. Killed
-in between, it is taken again, which changes nothing: a file's name in the lake is its content's digest.
+A file that was taken moves from `landing/` to `landing/taken/`, one that cannot be read to
+`landing/unreadable/`. Killed in between, it is taken again, which changes nothing: a file's name in the lake
+is its content's digest.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def ingest_all(landing: Path, usecase: UseCase, lake: Path) -> Landed:
             _move(path, landing, UNREADABLE)
         else:
             _move(path, landing, TAKEN)
-    landed.lake_rows = sum(parquet.read_metadata(file).num_rows for file in (lake / "raw_telemetry").glob("*.parquet"))
+    landed.lake_rows = sum(
+        parquet.read_metadata(file).num_rows for file in (lake / "raw_telemetry").glob("*.parquet")
+    )
     return landed
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge_ai_assets.returns import tables as deltas
 
@@ -23,7 +24,8 @@ FULL JOIN (SELECT day, sum(insights) AS n FROM former GROUP BY day) o ON f.day =
 WHERE f.n IS DISTINCT FROM o.n ORDER BY 1
 """
 TOTAL = """
-SELECT count(*), coalesce(sum(insights), 0)::BIGINT, coalesce(sum(anomalies), 0)::BIGINT, count(DISTINCT day) FROM fresh
+SELECT count(*), coalesce(sum(insights), 0)::BIGINT, coalesce(sum(anomalies), 0)::BIGINT, count(DISTINCT day)
+FROM fresh
 """
 
 
@@ -52,7 +54,9 @@ def refresh(tables: Path) -> Refreshed:
     if insights is None:
         return Refreshed(0, 0, 0, 0, 0, {})
     with duckdb.connect() as db:
-        db.register("insights", insights.to_pyarrow_table(columns=["site", "day", "release", "kind", "score"]))
+        db.register(
+            "insights", insights.to_pyarrow_table(columns=["site", "day", "release", "kind", "score"])
+        )
         db.execute(FRESH)
         if former is not None:
             db.register("former", former.to_pyarrow_table(columns=["day", "insights"]))
@@ -60,10 +64,14 @@ def refresh(tables: Path) -> Refreshed:
             db.execute("CREATE VIEW former AS SELECT day, insights FROM fresh WHERE false")
         stale = [day for (day,) in db.execute(STALE).fetchall()]
         if stale:
-            computed = db.execute("SELECT * FROM fresh WHERE day IN (SELECT unnest($1))", [stale]).to_arrow_table()
+            computed: Any = db.execute(
+                "SELECT * FROM fresh WHERE day IN (SELECT unnest($1))", [stale]
+            ).to_arrow_table()
             days = ", ".join(f"'{day}'" for day in stale)
             replaced = None if former is None else f"day IN ({days})"
-            write_deltalake(str(tables / NAME), computed, mode="overwrite", predicate=replaced)
+            write_deltalake(tables / NAME, computed, mode="overwrite", predicate=replaced)
         rows, total, anomalies, days_known = db.execute(TOTAL).fetchall()[0]
-        by_site = dict(db.execute("SELECT site, sum(insights)::BIGINT FROM fresh GROUP BY 1 ORDER BY 1").fetchall())
+        by_site = dict(
+            db.execute("SELECT site, sum(insights)::BIGINT FROM fresh GROUP BY 1 ORDER BY 1").fetchall()
+        )
     return Refreshed(rows, total, anomalies, days_known, len(stale), by_site)

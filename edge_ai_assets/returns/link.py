@@ -14,7 +14,7 @@ import msgspec
 from edge_ai_assets.delivery import durable
 
 
-class LinkDown(ConnectionError):  # noqa: N818 (it names a state, not a mistake)
+class LinkDown(ConnectionError):
     """There is no way to the other side just now; what was to be sent waits."""
 
 

@@ -80,7 +80,8 @@ def rows(tables: Path, name: str, columns: Sequence[str] = (), **key: str | int)
     wanted = ", ".join(f'"{column}"' for column in columns) or "*"
     where = " AND ".join(f'"{column}" = {_literal(value)}' for column, value in key.items()) or "true"
     found = QueryBuilder().register("t", table).execute(f"SELECT {wanted} FROM t WHERE {where}")  # noqa: S608
-    return pa.table(found.read_all()).to_pylist()
+    listed: list[dict[str, Any]] = pa.table(found.read_all()).to_pylist()
+    return listed
 
 
 def count(tables: Path, name: str) -> int:

@@ -166,7 +166,15 @@ def upload(
             outbox.uploaded(package.number, now())
             done.append(package)
     rows, feedback = sum(package.rows for package in done), sum(package.feedback for package in done)
-    return Uploaded(len(done), rows, feedback, sent, len(unsent) - len(done), interrupted, [package.name for package in done])
+    return Uploaded(
+        len(done),
+        rows,
+        feedback,
+        sent,
+        len(unsent) - len(done),
+        interrupted,
+        [package.name for package in done],
+    )
 
 
 def _digest(path: Path) -> str:

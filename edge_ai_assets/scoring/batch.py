@@ -1,7 +1,8 @@
 """Files of readings through the scoring service: the same contract, the same outbox as an end user's request.
 
-Runs in the site's Dagster or command line, not in the service: pandas is welcome here. Interrupted, a file is scored
-again from its start, and every slice that was already answered is answered from the outbox by its idempotency key.
+Runs in the site's Dagster or command line, not in the service: pandas is welcome here. Interrupted, a file
+is scored again from its start, and every slice that was already answered is answered from the outbox by its
+idempotency key.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def waiting(site: SiteHome) -> list[Path]:
     """Files that wait to be scored, by name. Hidden ones are still being written."""
     if not site.readings.is_dir():
         return []
-    return sorted(path for path in site.readings.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(
+        path for path in site.readings.iterdir() if path.is_file() and not path.name.startswith(".")
+    )
 
 
 def hidden_copy(path: Path, site: SiteHome) -> Path:
@@ -55,7 +58,12 @@ def hidden_copy(path: Path, site: SiteHome) -> Path:
 
 
 def score_file(
-    path: Path, *, usecase: UseCase, site: SiteHome, client: Client, progress: Callable[[int], None] = lambda rows: None
+    path: Path,
+    *,
+    usecase: UseCase,
+    site: SiteHome,
+    client: Client,
+    progress: Callable[[int], None] = lambda rows: None,
 ) -> FileScored:
     """Score one waiting file and move it to `scored/`.
 
@@ -109,7 +117,6 @@ class Lookback:
     """
 
     def __init__(self, path: Path) -> None:
-        import pandas as pd
         import pyarrow.parquet as parquet
 
         self.path = path
@@ -125,7 +132,9 @@ class Lookback:
         if self.rows is None or readings.empty:
             return readings
         next_row = self.rows.groupby("_run")["_row"].max() + 1
-        return readings.assign(_row=readings["_row"] + readings["_run"].map(next_row).fillna(0).astype("int64"))
+        return readings.assign(
+            _row=readings["_row"] + readings["_run"].map(next_row).fillna(0).astype("int64")
+        )
 
     def before(self, readings: pd.DataFrame) -> pd.DataFrame:
         """Kept rows of the same runs."""
@@ -138,7 +147,9 @@ class Lookback:
         import pandas as pd
 
         if self.rows is not None:
-            rows = pd.concat([self.rows[~self.rows["_run"].isin(rows["_run"].unique())], rows], ignore_index=True)
+            rows = pd.concat(
+                [self.rows[~self.rows["_run"].isin(rows["_run"].unique())], rows], ignore_index=True
+            )
         open_runs = rows["_run"].drop_duplicates(keep="last").iloc[-OPEN_RUNS:]
         self.rows = rows[rows["_run"].isin(open_runs)].reset_index(drop=True)
 

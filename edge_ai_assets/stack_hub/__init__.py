@@ -1,1 +1,2 @@
-"""Code location of the sites' side: release, deployment, scores, insights, egress, upload; partitioned by site."""
+"""Code location of the sites' side: release, deployment, scores, insights, egress, upload; partitioned by
+site."""

@@ -1,7 +1,7 @@
 """Sensors of the sites' side. Each looks over all sites, never one a site, and asks for the fewest runs.
 
-All are driven by the state found, not by events: what a crash or a restart left undone is found again, and what is
-done is not found. One run of a job at a time; what comes meanwhile is taken by the next.
+All are driven by the state found, not by events: what a crash or a restart left undone is found again, and
+what is done is not found. One run of a job at a time; what comes meanwhile is taken by the next.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import dagster as dg
 
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.runs import in_flight
+from edge_ai_assets.runs import EVERY, in_flight
 from edge_ai_assets.stack_hub.fleet import runs_for
 from edge_ai_assets.stack_hub.rollout import SiteState, next_sites
 from edge_ai_assets.usecase import UseCase
@@ -35,9 +35,10 @@ Marker = Callable[[SiteHome], str | None]
 def sites_registered(usecase: UseCase) -> dg.SensorDefinition:
     """A sensor that makes each site of the use case a partition, before anything can happen there."""
 
-    @dg.sensor(name="sites_registered", minimum_interval_seconds=5, default_status=RUNNING)
+    @dg.sensor(name="sites_registered", minimum_interval_seconds=EVERY, default_status=RUNNING)
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        """Register the sites of the use case. An event for a partition that is not registered is invisible for ever."""
+        """Register the sites of the use case. An event for a partition that is not registered is invisible
+        for ever."""
         known = set(context.instance.get_dynamic_partitions(str(SITES.name)))
         new = [site.name for site in usecase.sites if site.name not in known]
         if not new:
@@ -52,12 +53,12 @@ def release_available(
 ) -> dg.SensorDefinition:
     """A sensor that brings the newest release to the sites, ring by ring."""
 
-    @dg.sensor(name="release_available", job=job, minimum_interval_seconds=5, default_status=RUNNING)
+    @dg.sensor(name="release_available", job=job, minimum_interval_seconds=EVERY, default_status=RUNNING)
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         """Ask the sites that `rollout.next_sites` names to run the newest release, BATCH a tick.
 
-        There is no cursor: which release each site runs is looked up, so a restart neither skips nor repeats one, and
-        a site whose service died is asked again.
+        There is no cursor: which release each site runs is looked up, so a restart neither skips nor repeats
+        one, and a site whose service died is asked again.
         """
         from edge_ai_assets.delivery import pack
         from edge_ai_assets.stack_hub import delivery
@@ -85,11 +86,15 @@ def something_waits(
     description: str,
     unless: Sequence[dg.UnresolvedAssetJobDefinition] = (),
 ) -> dg.SensorDefinition:
-    """A sensor that asks for `job` at the sites where something waits, while no run of `unless` is under way."""
+    """A sensor that asks for `job` at the sites where something waits, while no run of `unless` is under
+    way."""
 
-    @dg.sensor(name=name, job=job, minimum_interval_seconds=5, default_status=RUNNING, description=description)
+    @dg.sensor(
+        name=name, job=job, minimum_interval_seconds=EVERY, default_status=RUNNING, description=description
+    )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        """Look at LOOK sites a tick, in turn; the cursor is the last one looked at, and losing it only starts over."""
+        """Look at LOOK sites a tick, in turn; the cursor is the last one looked at, and losing it only
+        starts over."""
         if in_flight(context.instance, job.name, *(other.name for other in unless)):
             return dg.SkipReason(f"a run of {job.name} is under way, or of a job that does the same")
         registered = context.instance.get_dynamic_partitions(str(SITES.name))
@@ -112,8 +117,11 @@ def something_waits(
     return sensor
 
 
-def requests(sites: Sequence[str], registered: Sequence[str], state: str, cursor: str | None = None) -> dg.SensorResult:
-    """Run requests for these sites. The same state asks once in RETRY_SECONDS, so a failing run does not spin."""
+def requests(
+    sites: Sequence[str], registered: Sequence[str], state: str, cursor: str | None = None
+) -> dg.SensorResult:
+    """Run requests for these sites. The same state asks once in RETRY_SECONDS, so a failing run does not
+    spin."""
     turn = int(time.time() // RETRY_SECONDS)
     return dg.SensorResult(
         run_requests=[

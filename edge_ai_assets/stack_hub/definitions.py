@@ -12,7 +12,9 @@ from edge_ai_assets.stack_hub import automation, waiting
 from edge_ai_assets.stack_hub.assets import deployment, returns, scores
 
 
-def build_defs(*, settings: Settings | None = None, resources: Mapping[str, object] | None = None) -> dg.Definitions:
+def build_defs(
+    *, settings: Settings | None = None, resources: Mapping[str, object] | None = None
+) -> dg.Definitions:
     """The location's definitions; `resources` override the ones made from `settings`."""
     settings = settings or Settings.load()
     home, usecase = settings.folders(), settings.load_usecase()
@@ -35,7 +37,11 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, obje
             automation.sites_registered(usecase),
             automation.release_available(deploy, home, usecase),
             automation.something_waits(
-                "readings_waiting", score, home, waiting.readings, "Files of readings wait at a site that serves scores."
+                "readings_waiting",
+                score,
+                home,
+                waiting.readings,
+                "Files of readings wait at a site that serves scores.",
             ),
             automation.something_waits(
                 "scores_waiting",
@@ -46,7 +52,12 @@ def build_defs(*, settings: Settings | None = None, resources: Mapping[str, obje
                 unless=[score],
             ),
             automation.something_waits(
-                "link_up", upload, home, waiting.packages, "Packages wait at a site whose link is up."
+                "link_up",
+                upload,
+                home,
+                waiting.packages,
+                "Packages wait at a site whose link is up.",
+                unless=[score, insights],
             ),
         ],
         # A run here is short and starts fast: a process a step would cost more than the step.

@@ -14,6 +14,7 @@ from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.stack_hub.provision import release_key
 from edge_ai_assets.stack_hub.rollout import SiteState
 
+
 class NothingInstalled(RuntimeError):
     """The site has no release yet."""
 
@@ -62,7 +63,9 @@ def state(site: SiteHome, target: Release) -> SiteState:
     from edge_ai_assets.stack_hub.returning import conserved
 
     running = supervisor.status(site.root)
-    failed = running.failed if running and running.failed and running.failed.release_id == target.image else None
+    failed = (
+        running.failed if running and running.failed and running.failed.release_id == target.image else None
+    )
     return SiteState(
         serving=running.version if running else None,
         failed=failed.reason if failed else None,

@@ -18,8 +18,8 @@ Events = Iterator[dg.AssetMaterialization | dg.MaterializeResult[None]]
 def each_site(context: dg.AssetExecutionContext, work: Callable[[str], Mapping[str, Any]]) -> Events:
     """Do the work at each site of the run; what it returns is the metadata of that site's materialization.
 
-    To be yielded from. When all went well nothing is yielded: the step's own result, which the asset yields, stands
-    for every site.
+    To be yielded from. When all went well nothing is yielded: the step's own result, which the asset yields,
+    stands for every site.
 
     Raises:
         dg.Failure: it failed at a site. Sites where it worked are materialized all the same.
@@ -43,7 +43,8 @@ def each_site(context: dg.AssetExecutionContext, work: Callable[[str], Mapping[s
 
 
 def runs_for(sites: Sequence[str], registered: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Tags of the fewest runs that cover these sites: Dagster takes a range of neighbours a run, no free choice."""
+    """Tags of the fewest runs that cover these sites: Dagster takes a range of neighbours a run, no free
+    choice."""
     position = {site: place for place, site in enumerate(registered)}
     ordered = sorted((site for site in sites if site in position), key=position.__getitem__)
     start = None

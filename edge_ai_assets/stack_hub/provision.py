@@ -1,6 +1,7 @@
 """What a site needs before its first release: folders, its own keys, and the key it trusts releases by.
 
-Embedded default: both sides are on one machine, so public keys are copied. The private ones never leave their side.
+Embedded default: both sides are on one machine, so public keys are copied. The private ones never leave
+their side.
 """
 
 from __future__ import annotations

@@ -92,4 +92,6 @@ def as_dict(counted: Counts) -> Mapping[str, int]:
 
 def _contracts(site: SiteHome) -> dict[str, Contract]:
     store = SiteStore(site.root)
-    return {release.image: contracts.read(store.path(release) / "contract.json") for release in store.releases()}
+    return {
+        release.image: contracts.read(store.path(release) / "contract.json") for release in store.releases()
+    }

@@ -37,7 +37,8 @@ class Scored:
 
 
 def score_waiting(site: SiteHome, log: logging.Logger) -> Scored:
-    """Score every file of readings that waits; one that cannot be read is set aside in `readings/unreadable/`.
+    """Score every file of readings that waits; one that cannot be read is set aside in
+    `readings/unreadable/`.
 
     Raises:
         NotServing: the site has no service yet, or it is down.

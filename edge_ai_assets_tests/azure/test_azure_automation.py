@@ -34,7 +34,9 @@ def job(name):
     return dg.define_asset_job(name, selection=[made])
 
 
-INGEST, FIRST, RETRAIN, BRING_HOME = (job(name) for name in ("ingest", "first_release", "retrain", "bring_home"))
+INGEST, FIRST, RETRAIN, BRING_HOME = (
+    job(name) for name in ("ingest", "first_release", "retrain", "bring_home")
+)
 CASE = usecase.load(usecase.BUNDLED / "pump-station.yaml")
 
 
@@ -123,7 +125,9 @@ class TestDriftSeen:
         monkeypatch.setattr(automation.time, "time", lambda: self.now)
 
     def sensor(self, home, **changes):
-        retraining = CASE.retraining.model_copy(update={"cooldown_minutes": 60, "feedback_rows": 200, **changes})
+        retraining = CASE.retraining.model_copy(
+            update={"cooldown_minutes": 60, "feedback_rows": 200, **changes}
+        )
         return automation.drift_seen(RETRAIN, home, CASE.model_copy(update={"retraining": retraining}))
 
     def look(self, instance, sites, release="sha256:one"):
@@ -183,7 +187,9 @@ class TestWhatFollows:
 
     def asked(self, defs, instance, cursor=None):
         result = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
-        return {key for key in defs.resolve_asset_graph().get_all_asset_keys() if result.get_num_requested(key)}, result.cursor
+        return {
+            key for key in defs.resolve_asset_graph().get_all_asset_keys() if result.get_num_requested(key)
+        }, result.cursor
 
     def test_nothing_happens_in_a_fresh_instance(self, defs, instance):
         assert self.asked(defs, instance)[0] == set()
@@ -198,7 +204,15 @@ class TestWhatFollows:
         ],
     )
     def test_what_comes_after_follows(self, defs, instance, moved, follows):
-        self.made(instance, keys.RAW_TELEMETRY, keys.TRAINING_SET, keys.CANDIDATE, keys.CHAMPION, keys.IMAGE, keys.BUNDLE)
+        self.made(
+            instance,
+            keys.RAW_TELEMETRY,
+            keys.TRAINING_SET,
+            keys.CANDIDATE,
+            keys.CHAMPION,
+            keys.IMAGE,
+            keys.BUNDLE,
+        )
         self.made(instance, keys.INBOX, keys.INSIGHTS, keys.FEEDBACK, keys.DRIFT, keys.REPORT)
         _, cursor = self.asked(defs, instance)
         self.made(instance, moved)
@@ -213,7 +227,14 @@ class TestWhatFollows:
 
     def test_what_a_run_already_made_is_not_made_again(self, defs, instance):
         """A sensor's run makes the whole chain; the next tick sees all of it moved, and asks for nothing."""
-        chain = [keys.RAW_TELEMETRY, keys.TRAINING_SET, keys.CANDIDATE, keys.CHAMPION, keys.IMAGE, keys.BUNDLE]
+        chain = [
+            keys.RAW_TELEMETRY,
+            keys.TRAINING_SET,
+            keys.CANDIDATE,
+            keys.CHAMPION,
+            keys.IMAGE,
+            keys.BUNDLE,
+        ]
         self.made(instance, *chain)
         asked, cursor = self.asked(defs, instance)
         assert asked == set()

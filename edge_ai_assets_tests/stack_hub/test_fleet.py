@@ -1,5 +1,7 @@
 """One run for many sites: ranges that cover them, and good sites that survive bad ones."""
 
+from itertools import pairwise
+
 import dagster as dg
 import pytest
 from hypothesis import given
@@ -23,7 +25,7 @@ def test_the_ranges_cover_exactly_the_sites(sites):
 @given(st.sets(st.sampled_from(NAMES)))
 def test_neighbours_share_a_run(sites):
     ranges = list(runs_for(list(sites), NAMES))
-    for former, latter in zip(ranges, ranges[1:], strict=False):
+    for former, latter in pairwise(ranges):
         assert NAMES.index(latter[RANGE_START]) - NAMES.index(former[RANGE_END]) > 1
 
 
@@ -43,11 +45,16 @@ def run(work, sites=("oslo", "bergen", "narvik")):
 
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions(str(SITES.name), list(sites))
-    job = dg.Definitions(assets=[fleet], executor=dg.in_process_executor).resolve_implicit_global_asset_job_def()
+    job = dg.Definitions(
+        assets=[fleet], executor=dg.in_process_executor
+    ).resolve_implicit_global_asset_job_def()
     tags = {RANGE_START: sites[0], RANGE_END: sites[-1]}
     result = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
     found = {
-        event.partition: {name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()}
+        event.partition: {
+            name: value.value
+            for name, value in event.step_materialization_data.materialization.metadata.items()
+        }
         for event in result.all_events
         if event.is_step_materialization
     }

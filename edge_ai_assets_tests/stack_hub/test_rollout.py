@@ -55,7 +55,9 @@ def test_nobody_when_all_run_it():
 
 
 def test_a_failed_canary_stops_the_rollout_and_says_why():
-    asked, why = next_sites(CASE, 2, states(c1=SiteState(serving=1, failed="its model is broken"), c2=SiteState(serving=2)))
+    asked, why = next_sites(
+        CASE, 2, states(c1=SiteState(serving=1, failed="its model is broken"), c2=SiteState(serving=2))
+    )
     assert asked == []
     assert "c1" in why and "its model is broken" in why
 
@@ -107,7 +109,9 @@ def test_only_sites_of_one_ring_that_can_and_need_to_are_asked(found):
     asked, _ = next_sites(CASE, 2, found)
     rings = {site.ring for site in CASE.sites if site.name in asked}
     assert len(rings) <= 1
-    assert all(found[name].linked and found[name].serving != 2 and found[name].failed is None for name in asked)
+    assert all(
+        found[name].linked and found[name].serving != 2 and found[name].failed is None for name in asked
+    )
 
 
 @given(st.fixed_dictionaries(dict.fromkeys(NAMES, some_state)))

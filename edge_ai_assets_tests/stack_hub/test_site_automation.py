@@ -105,16 +105,15 @@ def test_a_request_that_changed_nothing_is_made_again_later(instance, home, monk
 def test_three_weeks_offline_and_a_restart_lose_nothing(instance, home):
     """A site's backlog grows while its link is down; the first tick after it returns asks for it."""
     register(instance, 3)
-    linked, backlog, cursor = False, 0, None
-    for _day in range(21):
-        backlog += 1
+    cursor = None
+    for day in range(21):
+        grown = f"{day} packages"
         sensor = something_waits(
-            "link_up", JOB, home, lambda site: f"{backlog}" if linked or site.name != "site-0001" else None, ""
+            "link_up", JOB, home, lambda site, grown=grown: None if site.name == "site-0001" else grown, ""
         )
         asked, _, cursor = tick(sensor, instance, cursor)
         assert "site-0001" not in asked
-    linked = True
-    sensor = something_waits("link_up", JOB, home, lambda site: f"{backlog}", "")
+    sensor = something_waits("link_up", JOB, home, lambda site: "21 packages", "")
     assert "site-0001" in tick(sensor, instance, cursor)[0]
 
 
@@ -155,13 +154,21 @@ def test_without_a_release_no_site_is_asked(instance, home):
     register(instance, 3)
     case = usecase.load(usecase.BUNDLED / "pump-station.yaml")
     assert isinstance(
-        automation.release_available(JOB, home, case)(dg.build_sensor_context(instance=instance)), dg.SkipReason
+        automation.release_available(JOB, home, case)(dg.build_sensor_context(instance=instance)),
+        dg.SkipReason,
     )
 
 
 @pytest.mark.parametrize(
     ("last", "expected"),
-    [(None, ["a", "b"]), ("a", ["b", "c"]), ("b", ["c", "a"]), ("c", ["a", "b"]), ("bb", ["c", "a"]), ("zz", ["a", "b"])],
+    [
+        (None, ["a", "b"]),
+        ("a", ["b", "c"]),
+        ("b", ["c", "a"]),
+        ("c", ["a", "b"]),
+        ("bb", ["c", "a"]),
+        ("zz", ["a", "b"]),
+    ],
 )
 def test_turns_go_round(last, expected):
     assert next_in_turn(["a", "b", "c"], last, 2) == expected

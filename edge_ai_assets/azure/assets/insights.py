@@ -20,15 +20,20 @@ from edge_ai_assets.usecase import UseCase
     pool="replay",
     check_specs=[
         dg.AssetCheckSpec(
-            "once", asset=keys.INBOX, description="No insight and no feedback stands twice, whatever was sent again."
+            "once",
+            asset=keys.INBOX,
+            description="No insight and no feedback stands twice, whatever was sent again.",
         ),
         dg.AssetCheckSpec(
-            "completeness", asset=keys.INBOX, description="No site's packages have a gap, and none was refused."
+            "completeness",
+            asset=keys.INBOX,
+            description="No site's packages have a gap, and none was refused.",
         ),
     ],
 )
 def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
-    """Return packages of all sites: signature, chain and order checked, merged into the global tables by (site, sequence)."""
+    """Return packages of all sites: signature, chain and order checked, merged into the global tables by
+    (site, sequence)."""
     from edge_ai_assets.azure import arrivals
     from edge_ai_assets.returns import tables
 
@@ -55,7 +60,8 @@ def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
                 severity=dg.AssetCheckSeverity.WARN,
                 metadata={
                     "refused": records(
-                        [{"package": name, "reason": reason} for name, reason in received.refused], ["package", "reason"]
+                        [{"package": name, "reason": reason} for name, reason in received.refused],
+                        ["package", "reason"],
                     ),
                     "gaps": records(
                         [{"site": site, "missing_package": number} for site, number in received.waiting],
@@ -76,7 +82,8 @@ def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
     automation_condition=FOLLOWS,
 )
 def insights(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
-    """Insights by day, site and release, for Power BI. Only days that received something are computed again."""
+    """Insights by day, site and release, for Power BI. Only days that received something are computed
+    again."""
     from edge_ai_assets.returns import daily
 
     done = daily.refresh(home.tables)
@@ -111,7 +118,11 @@ def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
         metadata={
             "dagster/row_count": sum(row["rows"] for row in by_release),
             "by_release": records(by_release, columns),
-            **({"f1_newest": newest["f1"], "false_alarm_rate_newest": newest["false_alarm_rate"]} if newest else {}),
+            **(
+                {"f1_newest": newest["f1"], "false_alarm_rate_newest": newest["false_alarm_rate"]}
+                if newest
+                else {}
+            ),
         }
     )
 
@@ -124,11 +135,14 @@ def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     owners=[keys.DATA_SCIENCE],
     automation_condition=FOLLOWS,
     check_specs=[
-        dg.AssetCheckSpec("no_drift", asset=keys.DRIFT, description="No site's readings have left what was trained on.")
+        dg.AssetCheckSpec(
+            "no_drift", asset=keys.DRIFT, description="No site's readings have left what was trained on."
+        )
     ],
 )
 def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
-    """How far each site's readings have moved from the champion's training data, seen in histograms, not in rows."""
+    """How far each site's readings have moved from the champion's training data, seen in histograms, not in
+    rows."""
     from edge_ai_assets.azure import watch
     from edge_ai_assets.ml import plots
 

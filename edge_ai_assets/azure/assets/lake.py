@@ -1,4 +1,5 @@
-"""From landed files to a training set. How files are read is `readings`' work, how features are made `ml`'s."""
+"""From landed files to a training set. How files are read is `readings`' work, how features are made
+`ml`'s."""
 
 import dagster as dg
 
@@ -16,8 +17,11 @@ from edge_ai_assets.usecase import UseCase
     owners=[keys.DATA_ENGINEERING],
     check_specs=[dg.AssetCheckSpec("contract", asset=keys.RAW_TELEMETRY)],
 )
-def raw_telemetry(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
-    """Readings as they landed, one Parquet file each, checked row by row; what breaks the contract is in quarantine."""
+def raw_telemetry(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+):
+    """Readings as they landed, one Parquet file each, checked row by row; what breaks the contract is in
+    quarantine."""
     from edge_ai_assets.readings import landing
 
     landed = landing.ingest_all(home.landing, usecase, home.lake)
@@ -59,7 +63,8 @@ def raw_telemetry(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home
 def training_set(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> dg.MaterializeResult:
     """Features of all readings and of the feedback that came home, split by run and time.
 
-    Feedback is read from its table without being a dependency: it is the wheel's turn, and a graph has no cycles.
+    Feedback is read from its table without being a dependency: it is the wheel's turn, and a graph has no
+    cycles.
     """
     from edge_ai_assets.ml import training_set as sets
 
@@ -68,7 +73,9 @@ def training_set(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase
         data_version=dg.DataVersion(made.version),
         metadata={
             "dagster/row_count": made.rows,
-            "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, kind) for name, kind in made.columns]),
+            "dagster/column_schema": dg.TableSchema(
+                [dg.TableColumn(name, kind) for name, kind in made.columns]
+            ),
             "runs": made.runs,
             "held_back_rows": made.held_back,
             "feedback_rows": made.feedback,

@@ -1,11 +1,13 @@
-"""From a training set to the champion. Training itself is the script `ml/train.py`, which also runs on Azure ML."""
+"""From a training set to the champion. Training itself is the script `ml/train.py`, which also runs on Azure
+ML."""
 
 import os
 import sys
 
 import dagster as dg
 
-from edge_ai_assets import keys, usecase as usecases
+from edge_ai_assets import keys
+from edge_ai_assets import usecase as usecases
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home, point
 from edge_ai_assets.metadata import picture
@@ -34,7 +36,8 @@ def candidate(
     home: dg.ResourceParam[Home],
     usecase: dg.ResourceParam[UseCase],
 ):
-    """A model trained on the newest training set by the training script, exported to ONNX with its contract."""
+    """A model trained on the newest training set by the training script, exported to ONNX with its
+    contract."""
     from edge_ai_assets.ml import training_set as sets
     from edge_ai_assets.ml.lineage import Lineage
 
@@ -45,7 +48,9 @@ def candidate(
     usecases.dump(usecase, declared)
     command = [sys.executable, "-m", "edge_ai_assets.ml.train"]
     command += ["--usecase", str(declared), "--training-set", str(newest.path), "--out", str(out)]
-    done = pipes.run(context=context, command=command, env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+    done = pipes.run(
+        context=context, command=command, env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    )
     results = done.get_results()
     if all(result.passed for result in results if isinstance(result, dg.AssetCheckResult)):
         Lineage(training_run=context.run_id, training_set=newest.version, usecase=usecase.digest).write(out)
@@ -60,10 +65,17 @@ def candidate(
     kinds={"onnx"},
     owners=[keys.DATA_SCIENCE],
     automation_condition=FOLLOWS,
-    check_specs=[dg.AssetCheckSpec("gate", asset=keys.CHAMPION, description="The champion reaches the use case's gates.")],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "gate", asset=keys.CHAMPION, description="The champion reaches the use case's gates."
+        )
+    ],
 )
-def champion(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
-    """The better of champion and candidate on held-back runs, feedback from the sites included, if it passes the gates."""
+def champion(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+):
+    """The better of champion and candidate on held-back runs, feedback from the sites included, if it passes
+    the gates."""
     from edge_ai_assets.ml import champion as champions
     from edge_ai_assets.ml import plots
     from edge_ai_assets.ml import training_set as sets
@@ -85,7 +97,9 @@ def champion(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], us
             "challenger_f1": contest.challenger.f1,
             "challenger_false_alarm_rate": contest.challenger.false_alarm_rate,
             "former_f1": contest.champion.f1 if contest.champion else float("nan"),
-            "former_false_alarm_rate": contest.champion.false_alarm_rate if contest.champion else float("nan"),
+            "former_false_alarm_rate": contest.champion.false_alarm_rate
+            if contest.champion
+            else float("nan"),
             "held_back_rows": standing.rows,
             "confusion": picture(plots.confusion(standing), "confusion matrix on held-back rows"),
         },
@@ -95,7 +109,7 @@ def champion(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], us
                 passed=champions.passes(standing, usecase.gates),
                 severity=dg.AssetCheckSeverity.WARN,
                 description=f"F1 {standing.f1:.3f} (at least {usecase.gates.f1}), false alarm rate "
-                f"{standing.false_alarm_rate:.3f} (at most {usecase.gates.false_alarm_rate}) on held-back rows",
+                f"{standing.false_alarm_rate:.3f} (at most {usecase.gates.false_alarm_rate}), held-back rows",
                 metadata={"f1": standing.f1, "false_alarm_rate": standing.false_alarm_rate},
             )
         ],

@@ -17,7 +17,8 @@ from edge_ai_assets.usecase import UseCase
     automation_condition=FOLLOWS,
 )
 def image(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> dg.MaterializeResult:
-    """The champion as an OCI image in the registry, stated as a signed release. The same champion is the same release."""
+    """The champion as an OCI image in the registry, stated as a signed release. The same champion is the
+    same release."""
     from edge_ai_assets.delivery import pack
 
     released = pack.release(home.champion, home.registry, home.keys, usecase.name)

@@ -1,1 +1,2 @@
-"""Assets of the sites' side, a module a stage. Thin: what they call lives in `delivery`, `scoring`, `returns`."""
+"""Assets of the sites' side, a module a stage. Thin: what they call lives in `delivery`, `scoring`,
+`returns`."""

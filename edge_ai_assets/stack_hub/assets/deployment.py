@@ -42,7 +42,9 @@ def release(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> 
         )
     ],
 )
-def deployment(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> Events:
+def deployment(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+) -> Events:
     from edge_ai_assets.scoring import supervisor
     from edge_ai_assets.stack_hub import delivery
 
@@ -66,7 +68,9 @@ def deployment(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], 
                 check_name="serving",
                 passed=not away,
                 severity=dg.AssetCheckSeverity.WARN,
-                description=f"not serving: {', '.join(away)}" if away else f"all {len(usecase.sites)} sites serve",
+                description=f"not serving: {', '.join(away)}"
+                if away
+                else f"all {len(usecase.sites)} sites serve",
                 metadata={"serving": len(usecase.sites) - len(away), "not_serving": len(away)},
             )
         ]

@@ -42,7 +42,9 @@ def egress(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> E
         )
     ],
 )
-def upload(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> Events:
+def upload(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+) -> Events:
     from edge_ai_assets.stack_hub import returning
 
     def send(name: str) -> dict[str, object]:
@@ -61,14 +63,19 @@ def upload(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usec
     yield from each_site(context, send)
     counted = {site.name: returning.recount(home.site(site.name)) for site in usecase.sites}
     broken = [name for name, counts in counted.items() if not counts.conserved]
-    rows = [{"site": name, **returning.as_dict(counts), "holds": counts.conserved} for name, counts in counted.items()]
+    rows = [
+        {"site": name, **returning.as_dict(counts), "holds": counts.conserved}
+        for name, counts in counted.items()
+    ]
     columns = ["site", "scored", "uploaded", "withheld", "quarantined", "expired", "pending", "holds"]
     yield dg.MaterializeResult(
         check_results=[
             dg.AssetCheckResult(
                 check_name="conservation",
                 passed=not broken,
-                description=f"does not hold at {', '.join(broken)}" if broken else f"holds at all {len(counted)} sites",
+                description=f"does not hold at {', '.join(broken)}"
+                if broken
+                else f"holds at all {len(counted)} sites",
                 metadata={"sites": records(rows, columns)},
             )
         ]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edge_ai_assets import usecase as usecases
@@ -62,7 +63,7 @@ def main() -> None:
 def _exit_code(error: Exception) -> int | None:
     """The exit code of an error that a user can do something about; None for a defect of ours."""
     from edge_ai_assets.delivery.errors import DeliveryError
-    from edge_ai_assets.demo import DemoError
+    from edge_ai_assets.demo.world import DemoError
     from edge_ai_assets.explain import UnknownInsight
     from edge_ai_assets.readings.raw import ReadingsError
     from edge_ai_assets.returns.outbox import OutboxError
@@ -81,7 +82,8 @@ def _exit_code(error: Exception) -> int | None:
 def fail(code: int, error: object) -> NoReturn:
     """Say what is wrong and end with this exit code."""
     for line in str(error).splitlines():
-        say.print(f"[red]edge-ai:[/] {line}", highlight=False, soft_wrap=True)
+        # Escaped: to rich, the unit in "Pressure [bar]" is a style.
+        say.print(f"[red]edge-ai:[/] {escape(line)}", highlight=False, soft_wrap=True)
     sys.exit(code)
 
 
@@ -104,14 +106,14 @@ def demo(
     Train, release, deploy ring by ring, score, lose a link and get it back, bring insights home, see drift,
     retrain. Ends with a table, and with exit code 1 if a promise of the design was broken.
     """
-    from edge_ai_assets import demo as demos
     from edge_ai_assets import show
+    from edge_ai_assets.demo import story
 
     home = Settings.load().folders()
     chosen = (
         _for_data(data, usecase) if data else usecases.load(usecase or usecases.BUNDLED / "pump-station.yaml")
     )
-    outcome = demos.run(home, chosen, data, say)
+    outcome = story.run(home, chosen, data, say)
     if as_json:
         _answer(show.outcome_json(outcome))
     else:
@@ -130,7 +132,11 @@ def ui(
     """Open Dagster's web UI on this home, with the daemon: sensors and the schedule go on working."""
     from edge_ai_assets import local
 
-    say.print(f"Dagster's web UI: http://{host}:{port}/asset-groups   (Ctrl-C ends it)", highlight=False)
+    say.print(
+        f"Dagster's web UI: http://{host}:{port}/asset-groups   (Ctrl-C ends it)",
+        highlight=False,
+        markup=False,
+    )
     sys.exit(local.web_ui(Settings.load().folders(), host, port))
 
 
@@ -159,13 +165,9 @@ def _link(action: LinkAction, site: str | None, as_json: bool) -> None:
 
     home, usecase = _home()
     known = [each.name for each in usecase.sites]
-    if site and site not in known:
-        fail(USAGE, f"site {site!r} is not in use case {usecase.name!r}: it has {', '.join(known)}")
     found = {}
-    for name in [site] if site else known:
-        folder = home.site(name).root
-        folder.mkdir(parents=True, exist_ok=True)
-        link = Link(folder)
+    for name in known if site is None else [_known(site, usecase)]:
+        link = Link(home.site(name).root)
         state = {LinkAction.UP: link.restore, LinkAction.DOWN: link.cut}.get(
             action, lambda link=link: link.state
         )()
@@ -215,23 +217,28 @@ def score(
     """
     from rich.progress import Progress
 
+    from edge_ai_assets.readings.raw import ReadingsError
     from edge_ai_assets.scoring import batch
     from edge_ai_assets.scoring.client import Client
     from edge_ai_assets.stack_hub import scoring
 
-    home, _ = _home()
-    at = home.site(site)
+    home, usecase = _home()
+    at = home.site(_known(site, usecase))
     service = scoring.running(at)
     copy = batch.hidden_copy(file, at)
-    with Progress(console=say, transient=True) as progress, Client(service.url or "") as client:
-        task = progress.add_task("rows scored", total=None)
-        done = batch.score_file(
-            copy,
-            usecase=scoring.deployed_usecase(at),
-            site=at,
-            client=client,
-            progress=lambda rows: progress.advance(task, rows),
-        )
+    try:
+        with Progress(console=say, transient=True) as progress, Client(service.url or "") as client:
+            task = progress.add_task("rows scored", total=None)
+            done = batch.score_file(
+                copy,
+                usecase=scoring.deployed_usecase(at),
+                site=at,
+                client=client,
+                progress=lambda rows: progress.advance(task, rows),
+            )
+    except ReadingsError:
+        copy.unlink()  # it will never be scored; after any other error the same command goes on with it
+        raise
     found = {
         "site": site,
         "release": service.version,
@@ -248,13 +255,13 @@ def score(
         table.add_row(*(str(value) for value in found.values()))
         Console().print(table)
         if done.rejected:
-            say.print(f"why rows were rejected: {at.rejected}/*.parquet", highlight=False)
+            say.print(f"why rows were rejected: {at.rejected}/*.parquet", highlight=False, markup=False)
 
 
 @cases.command("init")
 def usecase_init(
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="Readings: any CSV or Parquet file.")
+        Path, typer.Argument(exists=True, help="Readings: any CSV or Parquet file, or a folder of them.")
     ],
     out: Annotated[Path | None, typer.Option(help="Where to write it; standard output when absent.")] = None,
 ) -> None:
@@ -273,7 +280,10 @@ def usecase_init(
     else:
         out.write_text(text, "utf-8")
         say.print(
-            f"{out}: look at the lines marked CHECK, then: edge-ai usecase check {out}", highlight=False
+            f"{out}: look at the lines marked CHECK, then: edge-ai usecase check {out}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
         )
 
 
@@ -294,7 +304,9 @@ def usecase_check(
         _answer(found)
     else:
         Console().print(
-            f"{file}: fine: {found['features']} features, {found['sites']} sites", highlight=False
+            f"{file}: fine: {found['features']} features, {found['sites']} sites",
+            highlight=False,
+            markup=False,
         )
 
 
@@ -318,11 +330,11 @@ def explain(
 @app.command()
 def reset() -> None:
     """Stop the services of a demo and remove its home. A home that no demo made is left alone."""
-    from edge_ai_assets import demo as demos
+    from edge_ai_assets.demo import story
 
     home = Settings.load().folders()
-    demos.clear(home)
-    say.print(f"{home.root} is gone", highlight=False)
+    story.clear(home)
+    say.print(f"{home.root} is gone", highlight=False, markup=False)
 
 
 def _home() -> tuple[Home, UseCase]:
@@ -331,6 +343,13 @@ def _home() -> tuple[Home, UseCase]:
     if not home.root.is_dir():
         fail(USAGE, f"{home.root} does not exist: run `make demo` first, or set EDGE_AI_HOME")
     return home, settings.load_usecase()
+
+
+def _known(site: str, usecase: UseCase) -> str:
+    names = [each.name for each in usecase.sites]
+    if site not in names:
+        fail(USAGE, f"site {site!r} is not in use case {usecase.name!r}: it has {', '.join(names)}")
+    return site
 
 
 def _for_data(data: Path, usecase: Path | None) -> UseCase:
@@ -348,6 +367,7 @@ def _for_data(data: Path, usecase: Path | None) -> UseCase:
             f"no use case was given: one was drafted into {path}; edit it and run: "
             f"edge-ai demo --data {data} --usecase {path}",
             highlight=False,
+            markup=False,
         )
     return chosen
 

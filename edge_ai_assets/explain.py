@@ -13,6 +13,9 @@ from edge_ai_assets.returns import tables
 from edge_ai_assets.returns.ledger import entries
 from edge_ai_assets.returns.outbox import Outbox
 
+DIGITS = 18
+"""Most of a sequence: it has 64 bits."""
+
 
 class UnknownInsight(KeyError):
     """There is no such insight."""
@@ -36,13 +39,15 @@ def explain(home: Home, insight_id: str) -> dict[str, Any]:
         UnknownInsight: no insight has that id, or the id has another form.
     """
     site, slash, number = insight_id.rpartition("/")
-    if not slash or not number.isdigit():
+    if not slash or not number.isascii() or not number.isdigit() or len(number) > DIGITS:
         raise UnknownInsight(f"{insight_id!r} is no insight id: they look like bergen/812")
     try:
         found = tables.insight(home.tables, site, int(number))
     except KeyError as error:
         raise UnknownInsight(f"{error.args[0]}: see `edge-ai status` for what came home") from error
     package = found.pop("package")
+    if package is None:
+        raise UnknownInsight(f"the package of {insight_id} is being received: ask again in a moment")
     release = _release(home, found["release"])
     return {
         "insight": found,
@@ -98,7 +103,7 @@ def _score(home: Home, site: str, sequence: int) -> dict[str, Any] | None:
 def _model(home: Home, run_id: str) -> dict[str, Any]:
     from edge_ai_assets.ml import evaluation
 
-    folder = home.models / "candidates" / run_id
+    folder = home.candidates / run_id
     return {"folder": str(folder), "metrics": evaluation.recorded(folder)}
 
 

@@ -102,6 +102,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def candidates(self) -> Path:
+        """A folder a training run, named by it."""
+        return self.models / "candidates"
+
+    @property
     def candidate(self) -> Path:
         """Link to the newest candidate's folder."""
         return self.models / "candidate"

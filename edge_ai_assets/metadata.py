@@ -21,18 +21,23 @@ def table(counts: Mapping[str, Any], key: str, value: str) -> dg.TableMetadataVa
 
 
 def records(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMetadataValue:
-    """Rows as a table; an empty one keeps its columns."""
-    kept = [dg.TableRecord({name: row.get(name) for name in columns}) for row in rows]
-    kinds = {int: "int", float: "float", bool: "bool"}
-    schema = dg.TableSchema(
-        [
-            dg.TableColumn(name, kinds.get(type(kept[0].data[name]), "string") if kept else "string")
-            for name in columns
-        ]
+    """Rows as a table to be read: floats to four digits. An empty one keeps its columns."""
+    kept = [{name: _short(row.get(name)) for name in columns} for row in rows]
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(row) for row in kept],
+        schema=dg.TableSchema([dg.TableColumn(name, _kind(row[name] for row in kept)) for name in columns]),
     )
-    return dg.MetadataValue.table(records=kept, schema=schema)
 
 
 def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
     """A PNG that the UI shows in place."""
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _kind(values: Iterable[Any]) -> str:
+    kinds = {int: "int", float: "float", bool: "bool"}
+    return next((kinds.get(type(value), "string") for value in values if value is not None), "string")

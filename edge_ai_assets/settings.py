@@ -15,7 +15,7 @@ from edge_ai_assets.home import Home
 class Settings(BaseSettings):
     """See the module; each field is the environment variable `EDGE_AI_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="EDGE_AI_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="EDGE_AI_", env_ignore_empty=True, frozen=True)
 
     home: Path = Field(Path(".edge-ai"), description="The one folder that holds everything local.")
     usecase: Path | None = Field(

@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from edge_ai_assets.demo import Outcome
+from edge_ai_assets.demo.outcome import Outcome
 from edge_ai_assets.home import Home
 from edge_ai_assets.status import conserved
 
@@ -53,7 +54,7 @@ def outcome(found: Outcome, home: Home, console: Console) -> None:
     console.print()
     table = Table("promise", "", "seen")
     for what, kept, seen in found.promises:
-        table.add_row(what, "[green]kept[/]" if kept else "[red]BROKEN[/]", seen)
+        table.add_row(escape(what), "[green]kept[/]" if kept else "[red]BROKEN[/]", escape(seen))
     console.print(table)
     status(found.status, console)
     if found.before and found.after:
@@ -68,7 +69,9 @@ def outcome(found: Outcome, home: Home, console: Console) -> None:
         "  make ui                          the lineage, runs, checks and pictures in Dagster's web UI"
     )
     console.print(
-        f"  {home.lake / 'report' / 'index.html'}   the page for everyone", soft_wrap=True, highlight=False
+        f"  {escape(str(home.lake / 'report' / 'index.html'))}   the page for everyone",
+        soft_wrap=True,
+        highlight=False,
     )
     if insight:
         console.print(f"  .venv/bin/edge-ai explain {insight}/N     where an insight came from")
@@ -97,5 +100,5 @@ def explanation(found: dict[str, Any], console: Console) -> None:
             continue
         branch = tree.add(f"[b]{name}[/]")
         for key, value in part.items():
-            branch.add(f"{key}: {value}")
+            branch.add(escape(f"{key}: {value}"))  # to rich, the unit in "Pressure [bar]" is a style
     console.print(tree, highlight=False, soft_wrap=True)

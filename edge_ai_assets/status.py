@@ -23,7 +23,7 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
         before the first.
     """
     newest = pack.newest(home.registry, home.keys)
-    trained = [path for path in (home.models / "candidates").glob("*") if path.is_dir()]
+    trained = [path for path in home.candidates.glob("*") if path.is_dir()]
     return {
         "sites": {site.name: _site(home.site(site.name)) for site in usecase.sites},
         "global": {

@@ -10,34 +10,61 @@ other name.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from edge_ai_assets import yaml_lines
+from edge_ai_assets.yaml_lines import NoYaml, line_of
 
 BUNDLED = Path(__file__).parent / "usecases"
+MAX_BYTES = 2 * 1024 * 1024
+"""Of a use case file. Ten thousand sites take a fifth of it; what is larger is some other file."""
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Bound = Annotated[float, Field(allow_inf_nan=True)]
+"""Of a range, which may be open: `[0, .inf]`."""
 Scalar = str | int | float | bool
+Moment = Annotated[
+    float | str, BeforeValidator(lambda given: given.isoformat() if isinstance(given, date) else given)
+]
+"""A share, or a time; one that YAML took for a date because nobody quoted it is a time all the same."""
 
 
 class UseCaseError(ValueError):
     """A use case file that cannot be used; the message names file, line, field and bound."""
 
 
-def _no_repeats(what: str, names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{what} {repeated[0]!r} is given more than once")
+class _Misfit(ValueError):
+    """Parts that are fine by themselves and do not go together; `loc` is the one to look at."""
+
+    def __init__(self, message: str, *loc: str | int) -> None:
+        super().__init__(message)
+        self.loc = loc
+
+
+def _no_repeats(what: str, names: list[str], *loc: str) -> None:
+    repeated = {name for name, times in Counter(names).items() if times > 1}
+    seen: set[str] = set()
+    for place, name in enumerate(names if repeated else ()):
+        if name in seen:
+            raise _Misfit(f"{what} {name!r} is given more than once", *loc, place)
+        if name in repeated:
+            seen.add(name)
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Ring(StrEnum):
@@ -58,13 +85,25 @@ class Source(_Part):
         (), description="Values that stand for a missing one, such as -200 or '?'."
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise _Misfit(f"{self.encoding!r} is no encoding that Python knows", "encoding") from None
+        if self.delimiter == self.decimal:
+            raise _Misfit(f"delimiter and decimal are both {self.decimal!r}", "delimiter")
+        return self
+
 
 class Time(_Part):
     """Which columns hold the time of a reading; several are joined by a space before they are parsed."""
 
     columns: tuple[Name, ...] = Field(min_length=1)
     format: str | None = Field(
-        None, description="strptime format of the joined columns; ISO 8601 when absent."
+        None,
+        description="strptime format of the joined columns, or `epoch s`, `epoch ms`, `epoch us`, `epoch ns` "
+        "for numbers that count from 1970; ISO 8601 when absent.",
     )
 
 
@@ -97,7 +136,7 @@ class Feature(_Part):
     name: Name
     kind: Literal["number", "category"] = "number"
     unit: str = ""
-    range: tuple[float, float] | None = None
+    range: tuple[Bound, Bound] | None = None
     categories: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
@@ -121,6 +160,9 @@ class Label(_Part):
     column: Name
     positive: tuple[Scalar, ...] | None = None
     above: float | None = None
+    blank: Literal["unknown", "negative"] = Field(
+        "unknown", description="What an empty cell says: nothing, or that all was well."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -163,7 +205,7 @@ class Gates(_Part):
 class Retraining(_Part):
     """When the wheel turns without being asked."""
 
-    cron: str = "0 3 * * 1"
+    cron: Annotated[str, Field(pattern=r"^(@[a-z]+|(\S+ +){4}\S+)$")] = "0 3 * * 1"
     cooldown_minutes: Annotated[int, Field(ge=0)] = Field(
         60, description="Least time between drift retrainings."
     )
@@ -210,7 +252,7 @@ class Egress(_Part):
 
     @model_validator(mode="after")
     def _once(self) -> Self:
-        _no_repeats("egress field", [field.name for field in self.fields])
+        _no_repeats("egress field", [field.name for field in self.fields], "fields")
         return self
 
 
@@ -241,7 +283,7 @@ class UseCase(_Part):
     drift: Drift = Drift()
     egress: Egress = Egress()
     sites: tuple[Site, ...] = Field(min_length=1, max_length=10_000)
-    history: float | str = Field(
+    history: Moment = Field(
         0.5,
         description="For demos with a file: what is history, to train on; the rest reaches the sites later. "
         "A share of the rows, or a time.",
@@ -250,20 +292,21 @@ class UseCase(_Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [feature.name for feature in self.features]
-        _no_repeats("feature", names)
-        _no_repeats("site", [site.name for site in self.sites])
+        _no_repeats("feature", names, "features")
+        _no_repeats("site", [site.name for site in self.sites], "sites")
         taken = {self.label.column, *(self.time.columns if self.time else ())}
         taken |= {part.column for part in (self.runs, self.site) if part and part.column}
-        if clash := sorted(taken & set(names)):
-            raise ValueError(f"{clash[0]!r} is a feature and also the label, a time, site or run column")
+        for place, name in enumerate(names):
+            if name in taken:
+                said = f"{name!r} is a feature and also the label, a time, site or run column"
+                raise _Misfit(said, "features", place, "name")
         if self.runs.every and not self.time:
-            raise ValueError("runs.every needs time.columns")
+            raise _Misfit("runs.every needs time.columns", "runs", "every")
         known = {*names, "_time", "_run", "_score", "_predicted", "_correct", "_note", "_role"}
-        for field in self.egress.fields:
+        for place, field in enumerate(self.egress.fields):
             if field.name not in known:
-                raise ValueError(
-                    f"egress field {field.name!r} is no feature and none of {sorted(known - set(names))}"
-                )
+                said = f"egress field {field.name!r} is no feature and none of {sorted(known - set(names))}"
+                raise _Misfit(said, "egress", "fields", place, "name")
         return self
 
     def feature(self, name: str) -> Feature:
@@ -297,7 +340,11 @@ def load(path: Path) -> UseCase:
             each with file, line, field, value and bound.
     """
     try:
-        return loads(path.read_text("utf-8"), str(path))
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UseCaseError(f"{path}: has more than the {MAX_BYTES:,} bytes a use case may have")
+        return loads(data.decode("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UseCaseError(f"{path}: cannot be read: {error}") from error
 
@@ -305,22 +352,17 @@ def load(path: Path) -> UseCase:
 def loads(text: str, origin: str = "use case") -> UseCase:
     """Like `load`, from text; `origin` stands in messages where the file's path would."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{origin}:{mark.line + 1}" if mark else origin
-        raise UseCaseError(f"{where}: no YAML: {getattr(error, 'problem', error)}") from error
+        node, data = yaml_lines.parse(text)
+    except NoYaml as error:
+        raise UseCaseError(f"{origin}{f':{error.line}' if error.line else ''}: {error}") from error
+    if data is None:
+        raise UseCaseError(f"{origin}: is empty, and a use case has at least a name, runs, features, a label")
     if not isinstance(data, dict):
-        raise UseCaseError(f"{origin}: a use case is a mapping, this is {type(data).__name__}")
+        raise UseCaseError(f"{origin}:1: a use case is a mapping, this is a {type(data).__name__}")
     try:
         return UseCase.model_validate(data)
     except ValidationError as error:
-        lines = [
-            f"{origin}:{_line(node, problem['loc'])}: {'.'.join(map(str, problem['loc'])) or 'use case'}: "
-            f"{problem['msg'].removeprefix('Value error, ')}{_shown(problem)}"
-            for problem in error.errors()
-        ]
+        lines = [f"{origin}:{line_of(node, loc)}: {_field(loc)}: {said}" for loc, said in _problems(error)]
         raise UseCaseError("\n".join(lines)) from error
 
 
@@ -330,25 +372,35 @@ def dump(usecase: UseCase, path: Path) -> None:
     path.write_text(text, "utf-8")
 
 
+def _problems(error: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Places and what is wrong there: one problem a place, without those that only follow from another."""
+    found: dict[tuple[int | str, ...], list[str]] = {}
+    shown: dict[tuple[int | str, ...], str] = {}
+    problems = error.errors()
+    for problem in problems:
+        loc = problem["loc"] + getattr(problem.get("ctx", {}).get("error"), "loc", ())
+        if problem["type"] == "too_short" and any(
+            other["loc"][: len(loc)] == loc and len(other["loc"]) > len(loc) for other in problems
+        ):
+            continue  # pydantic leaves out items that are wrong, and then misses them
+        if loc[-1:] and loc[-1] in UNION:
+            loc = loc[:-1]
+        found.setdefault(loc, []).append(problem["msg"].removeprefix("Value error, "))
+        shown[loc] = _shown(problem)
+    for loc, said in found.items():
+        yield loc, " or ".join(said) + shown[loc]
+
+
+UNION = {"str", "int", "float", "bool"}
+"""What pydantic adds to a place that may hold several kinds; no field of ours has such a name."""
+
+
+def _field(loc: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, loc)) or "use case"
+
+
 def _shown(problem: Any) -> str:
     value = problem["input"]
     if problem["type"] == "missing" or isinstance(value, dict | list):
         return ""
     return f" (it is {value!r})"
-
-
-def _line(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
-    """The line of the deepest YAML node that a pydantic location names, counted from 1."""
-    line = 1
-    for step in loc:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line

@@ -37,6 +37,15 @@ class SiteDrift:
     references: tuple[Reference, ...]
     verdict: Verdict
 
+    @property
+    def nearest(self) -> tuple[str, float]:
+        """The feature furthest above its threshold, or nearest below, and its index in multiples of that
+        threshold."""
+        psi = self.verdict.psi
+        judged = [r for r in self.references if r.name in psi]
+        multiples = {r.name: psi[r.name] / max(r.threshold, 1e-9) for r in judged}
+        return max(multiples.items(), key=lambda item: item[1], default=("", 0.0))
+
 
 def champion_release(home: Home) -> str | None:
     """Image digest of the newest release; None when there is none."""
@@ -50,18 +59,20 @@ def drift(home: Home, usecase: UseCase) -> list[SiteDrift]:
 
     from edge_ai_assets.ml import drift as drifts
 
-    release = champion_release(home)
-    if release is None:
+    newest = pack.newest(home.registry, home.keys)
+    if newest is None:
         return []
-    references = contracts.read(home.champion / "contract.json").references
-    rows = tables.rows(home.tables, "histograms", release=release)
-    recent: defaultdict[str, set[int]] = defaultdict(set)
+    # Of the model that was released, not of the champion: the next one may be that already, with other bins.
+    references = contracts.read(home.candidates / newest.run_id / "contract.json").references
+    rows = tables.rows(home.tables, "histograms", release=newest.image)
+    packages: defaultdict[str, set[int]] = defaultdict(set)
     for row in rows:
-        recent[row["site"]].add(row["package"])
+        packages[row["site"]].add(row["package"])
+    recent = {site: set(sorted(numbers)[-RECENT:]) for site, numbers in packages.items()}
     sums: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for row in rows:
         site, feature = row["site"], row["feature"]
-        if row["package"] in sorted(recent[site])[-RECENT:]:
+        if row["package"] in recent[site]:
             sums[site][feature] = sums[site].get(feature, 0) + np.asarray(row["counts"], np.int64)
     found = []
     for site, counts in sorted(sums.items()):

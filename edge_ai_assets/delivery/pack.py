@@ -54,6 +54,18 @@ def bundle(registry: Path, keys: Path, media: Path) -> Path:
     return bundles.build(Layout(registry), last.version, media, [public])
 
 
+def get(registry: Path, keys: Path, version: int) -> Release:
+    """A release in the registry, its signature checked; MissingError when there is none of that version."""
+    public = signing.load_public(signing.public_path(keys / f"{KEY}.pem"))
+    return releases.get(Layout(registry), version, [public])
+
+
+def known(registry: Path, keys: Path) -> list[Release]:
+    """Every release in the registry, signatures checked, oldest first; none before the first."""
+    public = signing.public_path(keys / f"{KEY}.pem")
+    return releases.all_releases(Layout(registry), [signing.load_public(public)]) if public.exists() else []
+
+
 def newest(registry: Path, keys: Path) -> Release | None:
     """The newest release in the registry, its signature checked; None when there is none."""
     public = signing.public_path(keys / f"{KEY}.pem")

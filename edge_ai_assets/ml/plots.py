@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8C8C8C"
 """Of Okabe and Ito's palette, which every kind of colour vision tells apart."""
+UNDER_TITLE: dict[str, Any] = {"color": "#595959", "fontsize": 8, "ha": "center", "va": "bottom"}
 MOST_FEATURES = 20
 """Bars of the drift picture; of more features those highest above their thresholds are shown."""
 
@@ -51,7 +52,9 @@ def confusion(scores: Scores) -> bytes:
     return _png(figure)
 
 
-def drift(verdict: Verdict, references: Sequence[Reference], counts: Mapping[str, np.ndarray]) -> bytes:
+def drift(
+    site: str, verdict: Verdict, references: Sequence[Reference], counts: Mapping[str, np.ndarray]
+) -> bytes:
     """Each judged feature's PSI as a multiple of its threshold; those above it in another colour."""
     from matplotlib.figure import Figure
 
@@ -64,16 +67,20 @@ def drift(verdict: Verdict, references: Sequence[Reference], counts: Mapping[str
     axes = figure.subplots()
     axes.barh(range(len(judged)), ratios, color=[ORANGE if above else BLUE for above in over], height=0.7)
     for at, (ratio, reference) in enumerate(zip(ratios, judged, strict=True)):
-        axes.text(ratio, at, f" {verdict.psi[reference.name]:.2f}", va="center", fontsize=8)
+        label = axes.text(ratio, at, f" {verdict.psi[reference.name]:.2f} ", va="center", fontsize=8)
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     axes.set_yticks(range(len(judged)), [_short(reference.name) for reference in judged])
-    axes.axvline(1, color=GREY, linestyle="--", linewidth=1)
+    axes.axvline(1, color=GREY, linestyle="--", linewidth=1, zorder=0)
+    axes.text(1, 1, "threshold", transform=axes.get_xaxis_transform(), **UNDER_TITLE)
     axes.set_xlim(0, 1.15 * max(1.2, *ratios, 0))
     axes.set_xlabel("stability index (at the bar), in multiples of its threshold")
     rows = max((int(np.sum(values)) for values in counts.values()), default=0)
     said = "drift" if verdict.drifted else "no drift"
     axes.set_title(
-        f"{said}: {len(verdict.exceeded)} of {len(verdict.psi)} features above threshold\n{rows:,} rows",
+        f"{_short(site)}, {said}: {len(verdict.exceeded)} of {len(verdict.psi)} features above threshold\n"
+        f"{rows:,} recent rows against the training data",
         fontsize=10,
+        pad=16,
     )
     axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
@@ -93,5 +100,5 @@ def _png(figure: Figure) -> bytes:
 
     FigureCanvasAgg(figure)
     written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=110)
+    figure.savefig(written, format="png", dpi=130)
     return written.getvalue()

@@ -148,7 +148,8 @@ def _readings(raw: Path) -> tuple[pd.DataFrame, int]:
     if not files:
         raise NoTrainingSet(f"{raw} holds no readings: land files first")
     frame = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
-    frame = frame.sort_values(["_site", "_run", "_time", "_row"], kind="stable", ignore_index=True)
+    # Not by `_row`: it starts anew in each file. Without times the order within and of the files is kept.
+    frame = frame.sort_values(["_site", "_run", "_time"], kind="stable", ignore_index=True)
     timed = frame["_time"].notna()
     again = timed & frame.duplicated(["_site", "_run", "_time"])
     frame = frame[~again].reset_index(drop=True)

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.readings.draft import draft
-from edge_ai_assets.readings.files import check_columns
+from edge_ai_assets.readings.files import check_columns, files_of
 from edge_ai_assets.readings.raw import RawFile, ReadingsError
-from edge_ai_assets.readings.replay import files_of
 from edge_ai_assets.usecase import UseCase
 
 
@@ -27,5 +26,5 @@ def choose(data: Path) -> tuple[UseCase, str | None]:
         except ReadingsError:
             continue
         return bundled, None
-    text = draft(sample)
-    return usecases.loads(text, f"draft for {sample.name}"), text
+    text = draft(data)
+    return usecases.loads(text, f"draft for {data.name}"), text

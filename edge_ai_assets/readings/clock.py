@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from edge_ai_assets.readings import rules
 from edge_ai_assets.readings.profile import MOSTLY, Column
 from edge_ai_assets.usecase import Time
 
@@ -22,7 +23,9 @@ CLOCKS = (
 )  # fmt: skip
 BOTH = [f"{date} {clock}" for date in DATES for clock in CLOCKS]
 SINGLE = (None, *BOTH, *DATES, "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%d%b%Y:%H:%M:%S")
-NAMED = re.compile(r"time|date|stamp|clock|^ts$|^dt$|zeit|datum|fecha|hora|heure", re.I)
+NAMED = re.compile(r"time|date|stamp|clock|epoch|unix|^ts$|^dt$|zeit|datum|fecha|hora|heure", re.I)
+YEARS = (pd.Timestamp("1990-01-01"), pd.Timestamp("2100-01-01"))
+"""A number is a time since 1970 only when that lies between these."""
 PARTS = (
     (r"^(year|yr|yyyy)$", "%Y"),
     (r"^(month|mon|mo|mm)$", "%m"),
@@ -42,6 +45,7 @@ def find(columns: dict[str, Column]) -> tuple[Time, pd.Series] | None:
             continue
         # A number is a time only when it is written like 20240131, not when it merely could be a year.
         found = _parsed([column], [f for f in SINGLE if not column.is_number or (f and "%Y%m%d" in f)])
+        found = found or (_counted(column) if column.is_number else None)
         if found and not _has_clock(found[1]):
             found = _with_clock(column, columns) or found
         if not found:
@@ -54,6 +58,15 @@ def find(columns: dict[str, Column]) -> tuple[Time, pd.Series] | None:
     if split and (best is None or not best[0][0]):
         return split
     return best[1:] if best else None
+
+
+def _counted(column: Column) -> tuple[Time, pd.Series] | None:
+    """Seconds, or parts of them, since 1970."""
+    for form in rules.EPOCHS:
+        stamps = _stamps(column.words, form)
+        if stamps.between(*YEARS).sum() >= MOSTLY * max(1, len(column.present)):
+            return Time(columns=(column.name,), format=form), stamps
+    return None
 
 
 def _has_clock(stamps: pd.Series) -> bool:
@@ -119,5 +132,5 @@ def _parsed(columns: Sequence[Column], formats: Sequence[str | None]) -> tuple[T
 
 
 def _stamps(words: pd.Series, form: str | None) -> pd.Series:
-    stamps = pd.to_datetime(words, format=form or "ISO8601", errors="coerce", utc=True)
+    stamps = rules.parse_times(words, form)
     return stamps.dt.tz_localize(None).astype("datetime64[us]")

@@ -16,7 +16,7 @@ import numpy as np
 from edge_ai_assets.readings.files import stem
 from edge_ai_assets.readings.guess import Guess, guess
 from edge_ai_assets.readings.profile import Column
-from edge_ai_assets.readings.raw import RawFile
+from edge_ai_assets.readings.raw import RawChunk, RawFile
 from edge_ai_assets.readings.rules import is_missing, parse_numbers, sentinels, text
 
 UNIT = re.compile(r"(?:\[\s*([^\]]{1,12}?)\s*\]|\(\s*([^)]{1,12}?)\s*\))\s*$")
@@ -25,7 +25,7 @@ INVENTED = (("site-a", "canary"), ("site-b", "early"), ("site-c", "broad"))
 
 
 def draft(path: Path) -> str:
-    """YAML of a use case that reads this file: it loads with `usecase.loads`.
+    """YAML of a use case that reads this file, or the files of this folder: it loads with `usecase.loads`.
 
     Lines to look at first carry `# CHECK:`.
 
@@ -57,16 +57,17 @@ def _lines(found: Guess) -> Iterator[str]:
         yield "# No windows: without a time, neighbouring rows need not have anything to do with each other."
         yield "windows: {}"
     yield "estimator: {name: hist_gradient_boosting}"
-    yield "# A new model is only released when it reaches these on data that it has not seen."
-    yield "gates: {f1: 0.5, false_alarm_rate: 0.2}"
+    yield "# A new model is only released when it reaches these on data that it has not seen. Modest for a start:"
+    yield "# raise f1, lower false_alarm_rate to what the plant can live with."
+    yield "gates: {f1: 0.2, false_alarm_rate: 0.3}"
     yield 'retraining: {cron: "0 3 * * 1", cooldown_minutes: 60}'
     yield ""
     yield from _egress(found, ranges)
     yield ""
     yield from _sites(found)
-    yield "# For a demo with this file: the share that is history to train on, or a time up to"
-    yield '# which it is, such as "2024-03-01". The rest arrives on the sites.'
-    yield "history: 0.5"
+    yield "# For a demo with this file: the share of each site's rows that is history to train on, or a time up"
+    yield '# to which it is, such as "2024-03-01". The rest arrives on the sites.'
+    yield f"history: {found.history:g}"
 
 
 def _how_to_read(found: Guess) -> Iterator[str]:
@@ -87,6 +88,8 @@ def _how_to_read(found: Guess) -> Iterator[str]:
         yield '# No time was found. With one: time: {columns: [Date, Time], format: "%d/%m/%Y %H:%M:%S"}'
     if found.site:
         yield f"site: {{column: {_quoted(found.site)}}}"
+    elif found.places:
+        yield "# No column names the site; the file's folder does, or its own name."
     else:
         yield "# No column names the site, the file's folder does; or site: {column: station}"
     yield "# Windows and the split into training and test data never cut through a run."
@@ -121,6 +124,7 @@ def _label(found: Guess) -> Iterator[str]:
     rule = (
         f"positive: {_listed(label.positive)}" if label.positive else f"above: {_float(label.above or 0.0)}"
     )
+    rule += ", blank: negative" if label.blank else ""
     yield f"label: {{column: {_quoted(label.column)}, {rule}}}"
 
 
@@ -143,14 +147,15 @@ def _egress(found: Guess, ranges: dict[str, tuple[float, float]]) -> Iterator[st
 def _sites(found: Guess) -> Iterator[str]:
     yield "# A release reaches the canary sites first, then early, then broad."
     yield "# value: how the readings name the site, if that is not its name."
-    if not found.site:
+    if not found.site and not found.places:
         yield "# CHECK: these are invented; a demo deals the file's runs to them in turn."
         yield "sites:"
         yield from (f"  - {{name: {name}, ring: {ring}}}" for name, ring in INVENTED)
         return
     yield "sites:"
     taken: set[str] = set()
-    for position, value in enumerate(sorted(found.profile.columns[found.site].present.unique().tolist())):
+    values = _categories(found, found.profile.columns[found.site]) if found.site else found.places
+    for position, value in enumerate(values):
         name = base = re.sub(r"[^A-Za-z0-9._-]+", "-", value).strip("-._")[:60] or "site"
         count = 1
         while name in taken:
@@ -166,7 +171,7 @@ def _ranges(found: Guess) -> dict[str, tuple[float, float]]:
     numbers = [column for column in found.features if column.is_number]
     extremes = {c.name: (float(np.nanmin(c.numbers)), float(np.nanmax(c.numbers))) for c in numbers}
     if not found.profile.whole:
-        for chunk in RawFile(found.profile.path, found.profile.source).chunks(100_000):
+        for chunk in _chunks(found):
             for name, (low, high) in extremes.items():
                 words = text(name, chunk.cells[name])
                 values, numeric = parse_numbers(words, found.profile.source.decimal)
@@ -179,18 +184,26 @@ def _ranges(found: Guess) -> dict[str, tuple[float, float]]:
     return {name: _padded(low, high) for name, (low, high) in extremes.items()}
 
 
+def _chunks(found: Guess) -> Iterator[RawChunk]:
+    for path in found.profile.files:
+        yield from RawFile(path, found.profile.source).chunks(100_000)
+
+
 def _padded(low: float, high: float) -> tuple[float, float]:
+    """Half as much again on either side, rounded; a quantity that comes down to 0 and no further ends there."""
     span = high - low
     step = 10.0 ** (math.floor(math.log10(span)) - 1)
     below = math.floor((low - span / 2) / step) * step
     above = math.ceil((high + span / 2) / step) * step
-    return (max(0.0, below) if low >= 0 else below), (min(0.0, above) if high <= 0 else above)
+    if 0 <= low <= span / 50:
+        below = 0.0
+    return below, 0.0 if -span / 50 <= high <= 0 else above
 
 
 def _categories(found: Guess, column: Column) -> list[str]:
     values = set(column.present.unique().tolist())
     if not found.profile.whole:
-        for chunk in RawFile(found.profile.path, found.profile.source).chunks(100_000):
+        for chunk in _chunks(found):
             words = text(column.name, chunk.cells[column.name])
             values |= set(words.filter(~is_missing(words, found.profile.source)).unique().to_pylist())
     return sorted(values)

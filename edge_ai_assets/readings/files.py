@@ -18,7 +18,9 @@ from edge_ai_assets.readings.raw import RawChunk, RawFile, ReadingsError
 from edge_ai_assets.readings.runs import Codes, Counter, RunNames, Seen
 from edge_ai_assets.usecase import UseCase
 
-__all__ = ["Batch", "ReadingsError", "read", "stem"]
+__all__ = ["Batch", "ReadingsError", "files_of", "read", "stem"]
+
+ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,16 @@ def check_columns(file: RawFile, usecase: UseCase) -> None:
     if lacking := [name for name in names if name not in file.columns]:
         there = ", ".join(map(repr, file.columns[:30]))
         raise ReadingsError(f"{file.path}: column {lacking[0]!r} is missing; there is {there}")
+
+
+def files_of(data: Path) -> list[Path]:
+    """The file, or those in the folder that can hold readings; ReadingsError when there is none."""
+    if data.is_file():
+        return [data]
+    files = sorted(path for path in data.rglob("*") if path.is_file() and path.name.lower().endswith(ENDINGS))
+    if not files:
+        raise ReadingsError(f"{data}: there is no file or folder with files that end in {', '.join(ENDINGS)}")
+    return files
 
 
 def stem(path: Path) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from edge_ai_assets.readings import clock, labels
+from edge_ai_assets.readings import clock, histories, labels
+from edge_ai_assets.readings.files import stem
 from edge_ai_assets.readings.profile import Column, Profile, profile
 from edge_ai_assets.readings.raw import ReadingsError
 from edge_ai_assets.readings.runs import floor
@@ -34,18 +35,26 @@ class Guess:
     profile: Profile
     time: Time | None
     site: str | None
+    """The column that names the site, if one does."""
     run: str | None
     label: labels.LabelGuess
     features: list[Column] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     every: str | None = None
     rows: int | None = None
+    history: float = 0.5
+    places: list[str] = field(default_factory=list)
+    """Sites as folders or files are named, when those tell sites apart and no column does."""
     doubts: list[str] = field(default_factory=list)
     """What should be checked and belongs to no single line."""
 
 
 def guess(path: Path) -> Guess:
-    """Look at a CSV or Parquet file; ReadingsError when it cannot be read or has no column to learn from."""
+    """Look at a CSV or Parquet file, or a folder of them.
+
+    Raises:
+        ReadingsError: a file cannot be read, or there is no column to learn from.
+    """
     seen = profile(path)
     columns = seen.columns
     found = clock.find(columns)
@@ -55,10 +64,13 @@ def guess(path: Path) -> Guess:
     site = _first(free, SITE, min(MOST_SITES, max(1, seen.rows // ENOUGH)))
     run = _first(free, RUN, seen.rows // 5)
     doubts: list[str] = []
+    places = _places(seen, stamps) if not site else None
+    keys = [columns[name].words for name in (site, run) if name]
+    if places is not None:
+        keys.append(places)
     if time and stamps is not None:
-        keys = [columns[name].words for name in (site, run) if name]
         if _repeats(stamps, keys) > 0.03:
-            parallel = None if site else _telling_apart(stamps, free, keys)
+            parallel = None if site or places is not None else _telling_apart(stamps, free, keys)
             if parallel:
                 site = parallel
                 doubts.append(f"times repeat, but not within one value of {site!r}: is it the site?")
@@ -73,12 +85,47 @@ def guess(path: Path) -> Guess:
         raise ReadingsError(f"{path}: no column is left for a label; a use case needs one and a feature")
     label = labels.find(free)
     result = Guess(seen, time, site, run, label, doubts=doubts)
+    result.places = sorted(places.unique().tolist()) if places is not None else []
     result.left_out |= {name: f"it holds {kind}" for name, kind in seen.unreadable.items()}
     result.left_out |= {name: "a time" for name in taken if not time}
     _features(result, free)
+    sites = columns[site].words.fillna("") if site else places
     if not run:
-        _periods(result, stamps)
+        _periods(result, stamps, sites)
+    result.history, late = histories.share(
+        labels.is_positive(columns[label.column], label), sites, _runs(result, stamps), stamps
+    )
+    doubts += [late] if late else []
     return result
+
+
+def _places(seen: Profile, stamps: pd.Series | None) -> pd.Series | None:
+    """The folder's or else the file's name, by row, when files with different names were written at once.
+
+    Files that follow each other in time are parts of one log; without a time only folders tell sites apart.
+    """
+    folders = [path.parent.name if path.parent != seen.path else "" for path in seen.files]
+    for names in (folders, [stem(path) for path in seen.files]):
+        if not 1 < len(set(names)) <= MOST_SITES or "" in names:
+            continue
+        rows = pd.Series(names, dtype="str").iloc[seen.file].reset_index(drop=True)
+        if stamps is None:
+            return rows if names is folders else None
+        spans = stamps.groupby(rows).agg(["min", "max"]).sort_values("min")
+        if (spans["min"].iloc[1:].to_numpy() < spans["max"].iloc[:-1].to_numpy()).mean() > 0.5:
+            return rows
+    return None
+
+
+def _runs(result: Guess, stamps: pd.Series | None) -> pd.Series:
+    """Each row's run, as the guessed use case will cut them."""
+    if result.run:
+        return result.profile.columns[result.run].words.fillna("")
+    if result.every and stamps is not None:
+        runs = pd.Series("", index=stamps.index, dtype=object)
+        runs[stamps.notna()] = floor(stamps.dropna(), result.every)
+        return runs
+    return pd.Series(np.arange(result.profile.rows) // (result.rows or 1)).astype(str)
 
 
 def _first(columns: dict[str, Column], named: re.Pattern[str], most: int) -> str | None:
@@ -144,16 +191,12 @@ def _why_not(column: Column, leaks: set[str]) -> str:
     return ""
 
 
-def _periods(result: Guess, stamps: pd.Series | None) -> None:
+def _periods(result: Guess, stamps: pd.Series | None, sites: pd.Series | None) -> None:
     """A period with enough runs of enough rows, or else blocks of rows."""
     rows = result.profile.rows
     present = stamps.dropna() if stamps is not None else None
     if result.time and present is not None and len(present):
-        site = (
-            result.profile.columns[result.site].words[present.index].fillna("").to_numpy(object)
-            if result.site
-            else 0
-        )
+        site = sites[present.index].to_numpy(object) if sites is not None else 0
         for every in PERIODS:
             sizes = pd.DataFrame({"site": site, "run": floor(present, every)}).groupby(["site", "run"]).size()
             if (sizes >= ENOUGH).sum() >= ENOUGH and sizes.median() >= ENOUGH:

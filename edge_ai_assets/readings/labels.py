@@ -10,7 +10,7 @@ import numpy as np
 from edge_ai_assets.readings.profile import Column
 from edge_ai_assets.usecase import Scalar
 
-TROUBLE = "anomal|fault|fail|alarm|alert|defect|broken|breakdown|error|outlier|attack|leak"
+TROUBLE = "anomal|fault|fail|alarm|alert|defect|broken|breakdown|error|outlier|attack|leak|st(ö|oe)rung|fehler|ausfall|defekt|panne"
 LABEL = re.compile(f"label|target|class|status|^y$|{TROUBLE}", re.I)
 EXACT = re.compile(
     r"^(label|anomaly|fault|failure|target|class|y|machine[ _]failure|is_anomaly|outlier)$", re.I
@@ -30,6 +30,8 @@ class LabelGuess:
     column: str
     positive: tuple[Scalar, ...] | None = None
     above: float | None = None
+    blank: bool = False
+    """Whether an empty cell says that all was well."""
     doubt: str = ""
 
 
@@ -40,6 +42,11 @@ def find(columns: dict[str, Column]) -> LabelGuess:
     named = sorted(
         (name for name in candidates if LABEL.search(name)), key=lambda name: not EXACT.match(name)
     )
+    for name in named:
+        column = candidates[name]
+        if BAD_NEWS.search(name) and 1 <= sizes[name] <= 20 and _mostly_blank(column):
+            doubt = "an empty cell counts as negative, since the others name troubles only"
+            return LabelGuess(name, tuple(map(plain, column.values.index)), blank=True, doubt=doubt)
     for name in named:
         if sizes[name] == 2:
             return LabelGuess(name, positive=_positive(candidates[name]))
@@ -68,6 +75,13 @@ def find(columns: dict[str, Column]) -> LabelGuess:
     name, column = next(iter((candidates or columns).items()))
     rarest: Scalar = 1 if column.is_number or column.present.empty else str(column.values.index[-1])
     return LabelGuess(name, positive=(rarest,), doubt="no column looks like a label")
+
+
+def _mostly_blank(column: Column) -> bool:
+    """Whether most cells are empty, and none of the others says that all was well."""
+    well = {"0", "0.0", "no", "none", "normal", "ok", "false", "n", "good", "healthy", "nein", "running"}
+    present = column.present
+    return len(present) < 0.5 * len(column.words) and not well & set(present.str.lower().unique())
 
 
 def _positive(column: Column) -> tuple[Scalar, ...]:

@@ -44,14 +44,8 @@ class Landed:
 
 
 def waiting(landing: Path) -> list[Path]:
-    """Files that wait in the landing zone, by path. Hidden ones are still being written."""
-    return sorted(
-        path
-        for path in landing.rglob("*")
-        if path.is_file()
-        and not path.name.startswith(".")
-        and path.relative_to(landing).parts[0] not in (TAKEN, UNREADABLE)
-    )
+    """Files that wait in the landing zone, by path. Hidden ones, or in hidden folders, are being written."""
+    return sorted(path for path in landing.rglob("*") if path.is_file() and _waits(path.relative_to(landing)))
 
 
 def ingest_all(landing: Path, usecase: UseCase, lake: Path) -> Landed:
@@ -73,7 +67,16 @@ def ingest_all(landing: Path, usecase: UseCase, lake: Path) -> Landed:
     return landed
 
 
+def _waits(path: Path) -> bool:
+    return path.parts[0] not in (TAKEN, UNREADABLE) and not any(part.startswith(".") for part in path.parts)
+
+
 def _move(path: Path, landing: Path, folder: str) -> None:
+    """Set a file aside under its own name; one of that name from an earlier day stays beside it."""
     target = landing / folder / path.relative_to(landing)
     target.parent.mkdir(parents=True, exist_ok=True)
+    copies = 0
+    while target.exists():
+        copies += 1
+        target = target.with_name(f"{path.name}.{copies}")
     os.replace(path, target)

@@ -6,6 +6,7 @@ in `draft`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,13 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_ai_assets.readings import rules
+from edge_ai_assets.readings.files import files_of
 from edge_ai_assets.readings.raw import RawFile, ReadingsError
 from edge_ai_assets.usecase import Source
 
 HEAD = 300_000
-"""Rows that are looked at."""
+"""Rows that are looked at, in equal parts from each file, and"""
+FEWEST = 2_000
+"""at least so many of each."""
 CHUNK = 50_000
 MOSTLY = 0.9
+TIME = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}([ T][0-9]|$)|[0-9]{1,2}:[0-9]{2}(:|$)")
 MISSING_WORDS = frozenset(
     {"?", "-", "--", "*", ".", "none", "missing", "unknown", "no data", "nodata", "bad", "nil"}
 )
@@ -61,6 +66,8 @@ class Profile:
     """A file, as far as it was looked at."""
 
     path: Path
+    """A file or a folder."""
+    files: list[Path]
     source: Source
     columns: dict[str, Column]
     unreadable: dict[str, str]
@@ -68,48 +75,79 @@ class Profile:
     rows: int
     whole: bool
     """Whether all rows were looked at."""
+    file: np.ndarray
+    """Position in `files` of each row looked at, shape (n,)."""
 
 
 def profile(path: Path) -> Profile:
-    """Look at the first `HEAD` rows of a CSV or Parquet file; ReadingsError as `files.read`."""
-    file, encoding = _opened(path)
-    cells: dict[str, list[pa.Array]] = {name: [] for name in file.columns}
-    rows, whole = 0, True
-    for chunk in file.chunks(CHUNK):
-        if rows >= HEAD:
-            whole = False
-            break
-        keep = np.ones(chunk.rows, dtype=bool)
-        keep[list(chunk.broken)] = False
-        for name, column in chunk.cells.items():
-            cells[name].append(column.filter(pa.array(keep)))
-        rows += chunk.rows
-    if not rows:
+    """Look at the first `HEAD` rows of a CSV or Parquet file, or of the files of a folder.
+
+    Raises:
+        ReadingsError: as `files.read`; or the first line holds readings where names of columns should be.
+    """
+    paths = files_of(path)
+    encoding = max((_encoding(file) for file in paths), key=lambda found: found != "utf-8")
+    files = [RawFile(file, Source(encoding=encoding)) for file in paths]
+    for file in files:
+        _check_header(file)
+    names = [name for name in files[0].columns if all(name in file.columns for file in files)]
+    if not names:
+        raise ReadingsError(f"{path}: its files have no column in common: {paths[0].name}, {paths[-1].name}")
+    cells: dict[str, list[pa.Array]] = {name: [] for name in names}
+    sizes, whole = [0] * len(files), True
+    for position, file in enumerate(files):
+        for chunk in file.chunks(CHUNK):
+            if sizes[position] >= max(FEWEST, HEAD // len(files)):
+                whole = False
+                break
+            keep = np.ones(chunk.rows, dtype=bool)
+            keep[list(chunk.broken)] = False
+            for name in names:
+                cells[name].append(chunk.cells[name].filter(pa.array(keep)))
+            sizes[position] += int(keep.sum())
+    if not sum(sizes):
         raise ReadingsError(f"{path}: the file has a header and no rows")
     texts, unreadable = _texts(cells)
-    delimiter = None if file.is_parquet else file.delimiter
+    delimiter = None if files[0].is_parquet else files[0].delimiter
     decimal: Literal[".", ","] = (
-        "," if not file.is_parquet and delimiter != "," and _has_decimal_commas(texts) else "."
+        "," if not files[0].is_parquet and delimiter != "," and _has_decimal_commas(texts) else "."
     )
     source = Source(delimiter=delimiter, decimal=decimal, encoding=encoding)
     source = source.model_copy(update={"missing": _sentinels(texts, source)})
     columns = {name: _column(name, words, source) for name, words in texts.items()}
-    return Profile(path, source, columns, unreadable, rows, whole)
+    where = np.repeat(np.arange(len(files)), sizes)
+    return Profile(path, paths, source, columns, unreadable, len(where), whole, where)
 
 
-def _opened(path: Path) -> tuple[RawFile, str]:
-    """The file in UTF-8, or in Windows' Western encoding when it is not UTF-8."""
+def _encoding(path: Path) -> str:
+    """UTF-8, or Windows' Western encoding when the file is not UTF-8."""
     file = RawFile(path, Source())
     if file.is_parquet:
-        return file, "utf-8"
+        return "utf-8"
     try:
         first = next(file.chunks(5_000), None)
-        if first is None or "not utf-8" not in " ".join(first.broken.values()):
-            return file, "utf-8"
     except ReadingsError as error:
         if "set source.encoding" not in str(error):
             raise
-    return RawFile(path, Source(encoding="cp1252")), "cp1252"
+        return "cp1252"
+    return "cp1252" if first and "not utf-8" in " ".join(first.broken.values()) else "utf-8"
+
+
+def _check_header(file: RawFile) -> None:
+    """ReadingsError when the names of half the columns are times, or numbers that do not rise.
+
+    Numbers that rise are names all right: channels, or wavelengths.
+    """
+    if file.is_parquet:
+        return
+    values, numeric = rules.parse_numbers(pa.array(file.columns), ".")
+    times = np.array([bool(TIME.match(name)) for name in file.columns])
+    rising = bool((np.diff(values[numeric]) > 0).all()) and not times.any()
+    if 2 * (numeric | times).sum() >= len(file.columns) and not rising:
+        raise ReadingsError(
+            f"{file.path}: the first line holds readings ({', '.join(file.columns[:4])}, …) where the names of "
+            "the columns should stand: add a line with names"
+        )
 
 
 def _texts(cells: dict[str, list[pa.Array]]) -> tuple[dict[str, pa.Array], dict[str, str]]:

@@ -12,7 +12,9 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ from edge_ai_assets.usecase import Source
 
 CELLS = 1_000_000
 """Most cells in a chunk: wide files are read in fewer rows at a time."""
+SEPARATOR = re.compile(r"""["']?sep=.["']?\s*$""", re.I)
 TEXT = 2000
 """Most characters kept of a rejected row."""
 
@@ -92,13 +95,21 @@ class RawFile:
 
     @cached_property
     def header_line(self) -> str:
-        """The first line that is not blank, as it stands; CSV only."""
+        """The first line that is not blank nor Excel's `sep=;`, as it stands; CSV only."""
         return next(self._head, "")
 
     @property
     def _head(self) -> Iterator[str]:
         with self._open() as file:
-            yield from (line for line in islice(file, 200) if line.strip())
+            lines = (line for line in islice(file, 200) if line.strip())
+            yield from islice(lines, int(self._has_separator_line), None)
+
+    @cached_property
+    def _has_separator_line(self) -> bool:
+        """Whether the first line is the `sep=;` that Excel writes for itself."""
+        with self._open() as file:
+            first = next((line for line in islice(file, 200) if line.strip()), "")
+            return bool(SEPARATOR.match(first))
 
     @cached_property
     def delimiter(self) -> str:
@@ -146,7 +157,7 @@ class RawFile:
     def _csv_chunks(self, rows: int) -> Iterator[RawChunk]:
         with self._open() as file:
             numbered = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-            next(numbered)  # the header
+            deque(islice(numbered, 1 + self._has_separator_line), maxlen=0)  # the header
             while chunk := list(islice(numbered, rows)):
                 numbers, lines = zip(*chunk, strict=True)
                 yield self._cut(np.array(numbers, np.int64), [line.rstrip("\n") for line in lines])

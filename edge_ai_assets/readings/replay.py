@@ -19,13 +19,12 @@ import pandas as pd
 import pyarrow as pa
 
 from edge_ai_assets.readings import rules, simulator
-from edge_ai_assets.readings.files import check_columns, stem
+from edge_ai_assets.readings.files import check_columns, files_of, stem
 from edge_ai_assets.readings.raw import RawChunk, RawFile, ReadingsError
 from edge_ai_assets.readings.runs import Codes, RunNames
 from edge_ai_assets.usecase import UseCase
 
 CHUNK = 100_000
-ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,11 @@ def simulated_plant(usecase: UseCase, out: Path, *, seed: int = 7) -> Plant:
 def file_plant(data: Path, usecase: UseCase, out: Path, *, first_share: float = 0.25) -> Plant:
     """One's own files, cut by `usecase.history` into a history and two phases, along whole runs.
 
-    A run belongs where it begins. The first phase has the first `first_share` of each site's later runs in
-    the order in which they begin, at least one; the second has the rest. Rows whose site, run or time cannot
-    be read go to the history, where ingestion quarantines them. When neither a column nor a folder names the
-    site, runs are dealt in turn to the use case's sites.
+    A run belongs where it begins, and runs are taken in the order in which they begin, whatever the order of
+    files and of rows in them. `history` as a share is one of each site's rows. The first phase has the first
+    `first_share` of each site's later runs, at least one; the second has the rest. Rows whose site, run or
+    time cannot be read go to the history, where ingestion quarantines them. When neither a column nor the
+    folder nor the name of a file names the site, runs are dealt in turn to the use case's sites.
 
     Args:
         data: a file, or a folder that is searched for files with any of `ENDINGS`.
@@ -77,7 +77,7 @@ def file_plant(data: Path, usecase: UseCase, out: Path, *, first_share: float = 
         first_share: share of the later runs that the first phase has, 0 to 1.
 
     Raises:
-        ReadingsError: there is no file, one cannot be read, or `history` leaves nothing for one of its sides.
+        ReadingsError: there is no file, one cannot be read, or `history` leaves a part without a run.
     """
     files, root = files_of(data), data if data.is_dir() else data.parent
     cutter = _Cutter(usecase)
@@ -85,10 +85,12 @@ def file_plant(data: Path, usecase: UseCase, out: Path, *, first_share: float = 
     for path, name in named.items():
         cutter.look(RawFile(path, usecase.source), name)
     cutter.deal(first_share)
-    if {run.part for run in cutter.runs} in ({0}, {1}, {2}, {1, 2}):
-        side = "nothing to replay" if cutter.runs[0].part == 0 else "no history"
+    counts = [sum(run.part == part for run in cutter.runs) for part in range(3)]
+    if not counts[0] or not counts[1] or (not counts[2] and first_share < 1):
+        side = "no history" if not counts[0] else "nothing to replay" if not counts[1] else "one phase only"
         raise ReadingsError(
-            f"{data}: history {usecase.history!r} leaves {side}; set history to another share or time"
+            f"{data}: history {usecase.history!r} leaves {side} of {sum(counts)} runs; set history to another "
+            "share or time, or declare shorter runs"
         )
     parts = [out / "history", out / "phase-1", out / "phase-2"]
     for part in parts:
@@ -107,22 +109,14 @@ def file_plant(data: Path, usecase: UseCase, out: Path, *, first_share: float = 
     return Plant([path for paths in history.values() for path in paths], phases, simulated=False)
 
 
-def files_of(data: Path) -> list[Path]:
-    """The file, or those in the folder that can hold readings; ReadingsError when there is none."""
-    if data.is_file():
-        return [data]
-    files = sorted(path for path in data.rglob("*") if path.is_file() and path.name.lower().endswith(ENDINGS))
-    if not files:
-        raise ReadingsError(f"{data}: there is no file or folder with files that end in {', '.join(ENDINGS)}")
-    return files
-
-
 @dataclass
 class _Run:
     """One run while it is decided where it goes: part 0 is the history, 1 and 2 are the phases."""
 
     site: str
-    part: int
+    start: pd.Timestamp
+    rows: int = 0
+    part: int = 0
 
 
 class _Cutter:
@@ -136,38 +130,46 @@ class _Cutter:
         self._codes = Codes()
         self._cut, self._share = _cut(usecase)
         self.runs: list[_Run] = []
-        """By code, which is the order in which they begin."""
+        """By code, which is the order in which they were met."""
 
     def look(self, file: RawFile, name: str) -> None:
-        """Find the runs that begin in a file, and which of them are history."""
+        """Find the runs that begin in a file, and count their rows."""
         check_columns(file, self._usecase)
-        begun: list[tuple[str, int, pd.Timestamp]] = []
-        rows = 0
-        for chunk, codes, table in self._coded(file, name):
-            table = table.assign(code=codes, row=np.arange(rows, rows + chunk.rows))
-            first = table[codes >= len(self.runs) + len(begun)].drop_duplicates("code").sort_values("code")
-            begun += zip(first["site"], first["row"], first["time"], strict=True)
-            rows += chunk.rows
-        for site, row, start in begun:
-            history = row < self._share * rows if self._cut is None else start < self._cut
-            self.runs.append(_Run(site, 0 if history else 2))
+        for _, codes, table in self._coded(file, name):
+            table = table.assign(code=codes)[codes >= 0]
+            first = table[table["code"] >= len(self.runs)].drop_duplicates("code").sort_values("code")
+            self.runs += [_Run(site, time) for site, time in zip(first["site"], first["time"], strict=True)]
+            # A run begins at its earliest row; in a file with the newest first that is its last one.
+            for code, rows, start in table.groupby("code")["time"].agg(["size", "min"]).itertuples():
+                self.runs[code].rows += rows
+                self.runs[code].start = min(start, self.runs[code].start)
 
     def deal(self, first_share: float) -> None:
-        """Give runs without a site one in turn, and the first later runs of each site to the first phase."""
+        """Say what is history, give runs without a site one in turn, and split what comes later in two."""
+        runs = sorted(self.runs, key=lambda run: run.start) if self._usecase.time else self.runs
+        for site in {run.site for run in runs}:
+            self._set_history([run for run in runs if run.site == site])
         names = [site.name for site in self._usecase.sites]
-        for position, run in enumerate(run for run in self.runs if not run.site):
+        for position, run in enumerate(run for run in runs if not run.site):
             run.site = names[position % len(names)]
         later: dict[str, list[_Run]] = {}
-        for run in self.runs:
+        for run in runs:
             if run.part:
                 later.setdefault(run.site, []).append(run)
-        for runs in later.values():
-            for run in runs[: max(1, round(first_share * len(runs)))]:
+        for of_site in later.values():
+            for run in of_site[: max(1, round(first_share * len(of_site)))]:
                 run.part = 1
+
+    def _set_history(self, runs: list[_Run]) -> None:
+        total, before = sum(run.rows for run in runs), 0
+        for run in runs:
+            history = before < self._share * total if self._cut is None else run.start < self._cut
+            run.part = 0 if history else 2
+            before += run.rows
 
     def cut(self, file: RawFile, name: str) -> Iterator[tuple[int, str, list[str], str]]:
         """Part, site, lines as they are written, and the header, chunk by chunk."""
-        home = _folder_site(file.path, self._usecase) or self._usecase.sites[0].name
+        home = _named_site(file.path, self._usecase) or self._usecase.sites[0].name
         parts = np.array([*(run.part for run in self.runs), 0])
         sites = np.array([*(run.site for run in self.runs), home], dtype=object)
         header = _joined(file.columns) if file.is_parquet else file.header_line.rstrip("\n")
@@ -180,14 +182,14 @@ class _Cutter:
     def _coded(self, file: RawFile, name: str) -> Iterator[tuple[RawChunk, np.ndarray, pd.DataFrame]]:
         """Chunks with each row's run as a code, -1 where it cannot be told, and each row's site and time.
 
-        The site is "" when neither a column nor the folder names it.
+        The site is "" when neither a column nor the folder nor the file names it.
         """
         usecase, source = self._usecase, self._usecase.source
         names = RunNames(usecase.runs, name)
         for chunk in file.chunks(CHUNK):
             cells, verdict = chunk.cells, rules.Verdict(chunk.rows)
             verdict.good[list(chunk.broken)] = False
-            site = np.full(chunk.rows, _folder_site(file.path, usecase), dtype=object)
+            site = np.full(chunk.rows, _named_site(file.path, usecase), dtype=object)
             run = np.full(chunk.rows, "", dtype=object)
             time = pd.Series(np.full(chunk.rows, np.datetime64("NaT", "us")))
             if usecase.site:
@@ -206,9 +208,12 @@ class _Cutter:
             yield chunk, codes, pd.DataFrame({"site": site, "time": time})
 
 
-def _folder_site(path: Path, usecase: UseCase) -> str:
-    """The site that the file's folder names, "" when it names none or a column names the site."""
-    return "" if usecase.site else rules.site_names(usecase).get(path.resolve().parent.name, "")
+def _named_site(path: Path, usecase: UseCase) -> str:
+    """The site that the file's folder or own name gives, "" when neither does or a column gives it."""
+    if usecase.site:
+        return ""
+    names = rules.site_names(usecase)
+    return names.get(path.resolve().parent.name) or names.get(stem(path), "")
 
 
 def _cut(usecase: UseCase) -> tuple[pd.Timestamp | None, float]:

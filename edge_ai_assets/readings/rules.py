@@ -18,6 +18,8 @@ from edge_ai_assets.usecase import Feature, Label, Source, Time, UseCase
 
 EMPTY = frozenset({"", "na", "n/a", "nan", "nat", "null", "<na>"})
 """Cells that are missing whatever the use case says, in lower case."""
+EPOCHS = {"epoch s": 1e6, "epoch ms": 1e3, "epoch us": 1.0, "epoch ns": 1e-3}
+"""Formats of times that count from 1970, UTC, and microseconds in one of their units."""
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
@@ -120,6 +122,8 @@ def labels(label: Label, cells: pa.Array, source: Source, verdict: Verdict) -> p
         readable = numeric if only_numbers else ~_bools(pc.starts_with(words, "#"))
         expected = "a number" if only_numbers else "a class"
     missing = (is_missing(words, source) | np.isin(values, sentinels(source))) & ~positive
+    if label.blank == "negative":
+        readable, missing = readable | missing, np.zeros(len(words), dtype=bool)
     verdict.reject(
         ~readable & ~missing & ~positive,
         "unreadable label",
@@ -144,7 +148,7 @@ def times(time: Time, columns: Sequence[pa.Array], source: Source, verdict: Verd
         # A digit first: pandas would read "now" and "today" as the moment of reading.
         clean = pc.if_else(pc.match_substring_regex(joined, "[0-9]"), joined, pa.scalar(None, pa.string()))
         parts = pd.Series(clean.to_pandas(), dtype="str")
-        stamps = pd.to_datetime(parts, format=time.format or "ISO8601", errors="coerce", utc=True)
+        stamps = parse_times(parts, time.format)
     expected = f"the format {time.format!r}" if time.format else "ISO 8601 (or set time.format)"
     verdict.reject(missing, "time missing", f"time {shown!r} is missing")
     verdict.reject(
@@ -153,6 +157,15 @@ def times(time: Time, columns: Sequence[pa.Array], source: Source, verdict: Verd
         lambda row: f"time {shown!r} is {_shown(joined[row])}, which is not {expected}",
     )
     return stamps.dt.tz_localize(None).astype("datetime64[us]")
+
+
+def parse_times(words: pd.Series, form: str | None) -> pd.Series:
+    """Texts as times in UTC, NaT where they cannot be read: by a strptime format, ISO 8601 or `EPOCHS`."""
+    if form not in EPOCHS:
+        return pd.to_datetime(words, format=form or "ISO8601", errors="coerce", utc=True)
+    since = pd.to_numeric(words, errors="coerce").to_numpy(np.float64, na_value=np.nan) * EPOCHS[form]
+    since = np.where(np.abs(since) < 2**53, since, np.nan)
+    return pd.Series(pd.to_datetime(since.round(), unit="us", utc=True), index=words.index)
 
 
 def known_site(usecase: UseCase, site: str) -> str:

@@ -22,12 +22,13 @@ def by_release(tables: Path) -> list[dict[str, Any]]:
 
     last: dict[tuple[str, int], dict[str, Any]] = {}
     for row in sorted(deltas.rows(tables, "feedback"), key=lambda row: (row["given_at"], row["id"])):
+        last.pop((row["site"], row["sequence"]), None)
         last[row["site"], row["sequence"]] = row
     groups: dict[str, tuple[list[bool], list[bool]]] = {}
     for row in last.values():
         predicted = json.loads(row["fields"]).get("_predicted")
         if predicted is not None and row["correct"] is not None:
-            truth, answers = groups.setdefault(row["release"], ([], []))
+            truth, answers = groups[row["release"]] = groups.pop(row["release"], ([], []))
             truth.append(row["correct"])
             answers.append(bool(predicted))
     found = []

@@ -69,7 +69,7 @@ def score_file(
 
     Raises:
         ReadingsError: the file is not readable, or columns are missing.
-        ScoringError: the service is away or refuses; the file stays and is taken up again where it stopped.
+        ServiceError: the service is away or refuses; the file stays and is taken up again where it stopped.
     """
     # Runs that go on over files must be taken up in order: one file at a time, whoever scores it.
     with durable.locked(site.root / ".scoring.lock"):
@@ -122,19 +122,20 @@ class Lookback:
         self.path = path
         self.file: str | None = None
         self.rows: pd.DataFrame | None = None
+        self._next: pd.Series[int] | None = None
         if path.exists():
             table = parquet.read_table(path)
             self.file = table.schema.metadata[b"last_file"].decode()
             self.rows = table.to_pandas()
+            # As the file begins: within it, from chunk to chunk, its rows are numbered on already.
+            self._next = self.rows.groupby("_run")["_row"].max() + 1
 
     def continue_runs(self, readings: pd.DataFrame) -> pd.DataFrame:
-        """Readings of a file, rows numbered on from where their runs stopped."""
-        if self.rows is None or readings.empty:
+        """Readings of a file, rows numbered on from where their runs stopped in earlier files."""
+        if self._next is None or readings.empty:
             return readings
-        next_row = self.rows.groupby("_run")["_row"].max() + 1
-        return readings.assign(
-            _row=readings["_row"] + readings["_run"].map(next_row).fillna(0).astype("int64")
-        )
+        before = readings["_run"].map(self._next).fillna(0).astype("int64")
+        return readings.assign(_row=readings["_row"] + before)
 
     def before(self, readings: pd.DataFrame) -> pd.DataFrame:
         """Kept rows of the same runs."""

@@ -52,6 +52,10 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Population stability index from which on the feature counts as drifted."""
 
 
+class _Format(msgspec.Struct):
+    format: int = FORMAT
+
+
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """See the module."""
 
@@ -186,10 +190,11 @@ def _kind(value: Any) -> str:
 
 def read(path: Path) -> Contract:
     """Read a contract file; `msgspec.ValidationError` names the field of a malformed one."""
-    contract = msgspec.json.decode(path.read_bytes(), type=Contract)
-    if contract.format != FORMAT:
-        raise ContractError(f"{path}: contract format {contract.format}, this version reads {FORMAT}")
-    return contract
+    data = path.read_bytes()
+    # The format first: what a newer one added would otherwise only be called an unknown field.
+    if (found := msgspec.json.decode(data, type=_Format).format) != FORMAT:
+        raise ContractError(f"{path}: contract format {found}, this version reads {FORMAT}")
+    return msgspec.json.decode(data, type=Contract)
 
 
 def write(contract: Contract, path: Path) -> None:

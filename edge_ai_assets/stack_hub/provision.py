@@ -11,6 +11,7 @@ import secrets
 from pathlib import Path
 
 from edge_ai_assets.delivery import durable, pack, signing
+from edge_ai_assets.delivery.errors import MissingError
 from edge_ai_assets.home import Home, SiteHome
 
 SITE = "site"
@@ -18,7 +19,11 @@ PSEUDONYM_KEY = "pseudonym.key"
 
 
 def provision(home: Home, name: str) -> SiteHome:
-    """Provision a site if it is not; again changes nothing."""
+    """Provision a site if it is not; again changes nothing.
+
+    Raises:
+        MissingError: there is no release key to trust yet.
+    """
     site = home.site(name)
     for folder in (site.readings, site.spool, site.keys):
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +53,8 @@ def release_key(site: SiteHome) -> Path:
 def _pin(source: Path, target: Path) -> None:
     """Copy a public key; one that is already pinned stays."""
     if not target.exists():
+        if not source.exists():
+            raise MissingError(f"{source} is not there: materialize release/image first, which makes the key")
         target.parent.mkdir(parents=True, exist_ok=True)
         with durable.replacing(target) as file:
             file.write(source.read_bytes())

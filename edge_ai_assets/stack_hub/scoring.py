@@ -46,25 +46,26 @@ def score_waiting(site: SiteHome, log: logging.Logger) -> Scored:
     from edge_ai_assets.readings.files import ReadingsError
 
     service = running(site)
-    usecase, client = deployed_usecase(site), Client(service.url or "")
+    usecase = deployed_usecase(site)
     total, start = Scored(release=service.version or 0), time.monotonic()
-    for path in batch.waiting(site):
-        try:
-            one = batch.score_file(path, usecase=usecase, site=site, client=client)
-        except ReadingsError as error:
-            log.error("site %s: %s is set aside: %s", site.name, path.name, error)
-            _set_aside(path)
-            total = replace(total, unreadable=total.unreadable + 1)
-            continue
-        total = replace(
-            total,
-            scored=total.scored + one.scored,
-            rejected=total.rejected + one.rejected,
-            baseline=total.baseline + one.baseline,
-            anomalies=total.anomalies + one.anomalies,
-            outside=total.outside + one.outside,
-            files=total.files + 1,
-        )
+    with Client(service.url or "") as client:
+        for path in batch.waiting(site):
+            try:
+                one = batch.score_file(path, usecase=usecase, site=site, client=client)
+            except ReadingsError as error:
+                log.error("site %s: %s is set aside: %s", site.name, path.name, error)
+                _set_aside(path)
+                total = replace(total, unreadable=total.unreadable + 1)
+                continue
+            total = replace(
+                total,
+                scored=total.scored + one.scored,
+                rejected=total.rejected + one.rejected,
+                baseline=total.baseline + one.baseline,
+                anomalies=total.anomalies + one.anomalies,
+                outside=total.outside + one.outside,
+                files=total.files + 1,
+            )
     with Outbox(site.outbox) as outbox:
         rows = outbox.counts().scored
     return replace(total, seconds=time.monotonic() - start, outbox_rows=rows)
@@ -86,4 +87,8 @@ def deployed_usecase(site: SiteHome) -> UseCase:
 def _set_aside(path: Path) -> None:
     folder = path.parent / "unreadable"
     folder.mkdir(exist_ok=True)
-    os.replace(path, folder / path.name)
+    target, copies = folder / path.name, 0
+    while target.exists():
+        copies += 1
+        target = folder / f"{path.name}.{copies}"
+    os.replace(path, target)

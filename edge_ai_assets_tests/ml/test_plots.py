@@ -28,7 +28,7 @@ def test_confusion_is_a_small_picture(rows):
 def test_drift_is_a_picture_for_any_number_of_features(features):
     references = [Reference(f"Temp $x$ [°C] {n}", (0.0,), (50, 50), 0.1 * (n % 3)) for n in range(features)]
     counts = {reference.name: np.array([100 - n % 60, n % 60]) for n, reference in enumerate(references)}
-    png = plots.drift(judge(counts, references, share=0.5), references, counts)
+    png = plots.drift("bergen", judge(counts, references, share=0.5), references, counts)
     assert size(png)[1] < 1000
 
 

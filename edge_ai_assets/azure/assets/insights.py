@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from edge_ai_assets import keys
+from edge_ai_assets.azure import columns
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import picture, records, table
@@ -45,20 +46,31 @@ def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": tables.count(home.tables, "insights"),
+            "dagster/column_schema": columns.of_delta(home.tables, "insights"),
             "packages": received.packages,
             "insights": received.insights,
             "feedback": received.feedback,
             "package_names": names,
             "repeated_rows": received.repeated,
             "days": sorted(str(day) for day in received.days),
+            "tables": dg.MetadataValue.path(home.tables),
         },
         check_results=[
-            dg.AssetCheckResult(check_name="once", passed=twice == 0, metadata={"duplicates": twice}),
+            dg.AssetCheckResult(
+                check_name="once",
+                passed=twice == 0,
+                description=f"{twice} rows stand more than once",
+                metadata={"duplicates": twice},
+            ),
             dg.AssetCheckResult(
                 check_name="completeness",
                 passed=not received.refused and not received.waiting,
                 severity=dg.AssetCheckSeverity.WARN,
+                description=f"{len(received.refused)} packages refused, "
+                f"{len(received.waiting)} sites wait for a missing one",
                 metadata={
+                    "packages_refused": len(received.refused),
+                    "sites_with_a_gap": len(received.waiting),
                     "refused": records(
                         [{"package": name, "reason": reason} for name, reason in received.refused],
                         ["package", "reason"],
@@ -84,17 +96,27 @@ def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
 def insights(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     """Insights by day, site and release, for Power BI. Only days that received something are computed
     again."""
-    from edge_ai_assets.returns import daily
+    from edge_ai_assets.delivery import pack
+    from edge_ai_assets.returns import daily, tables
 
     done = daily.refresh(home.tables)
+    numbers = {one.image: one.version for one in pack.known(home.registry, home.keys)}
+    rows = [
+        {**row, "day": str(row["day"]), "release": numbers.get(row["release"])}
+        for row in tables.rows(home.tables, daily.NAME)
+    ]
+    newest = sorted(rows, key=lambda row: (row["day"], row["site"], row["release"] or 0), reverse=True)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": done.rows,
+            "dagster/column_schema": columns.of_delta(home.tables, daily.NAME),
             "insights": done.insights,
             "anomalies": done.anomalies,
             "days_computed": done.days_computed,
             "days": done.days,
             "by_site": table(done.by_site, "site", "insights"),
+            "newest": records(newest[:20], ["day", "site", "release", "insights", "anomalies", "mean_score"]),
+            "path": dg.MetadataValue.path(home.tables / daily.NAME),
         }
     )
 
@@ -109,15 +131,21 @@ def insights(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
 )
 def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     """What people on the sites said of the scores, and how good each release was by their word."""
+    from edge_ai_assets.delivery import pack
     from edge_ai_assets.returns import judged
 
-    by_release = judged.by_release(home.tables)
+    numbers = {one.image: one.version for one in pack.known(home.registry, home.keys)}
+    by_release = [
+        {**row, "release": numbers.get(row["release"]), "image": row["release"][7:19]}
+        for row in judged.by_release(home.tables)
+    ]
     newest = by_release[-1] if by_release else None
-    columns = ["release", "rows", "f1", "false_alarm_rate", "miss_rate"]
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(row["rows"] for row in by_release),
-            "by_release": records(by_release, columns),
+            "by_release": records(
+                by_release, ["release", "rows", "f1", "false_alarm_rate", "miss_rate", "image"]
+            ),
             **(
                 {"f1_newest": newest["f1"], "false_alarm_rate_newest": newest["false_alarm_rate"]}
                 if newest
@@ -136,7 +164,9 @@ def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     automation_condition=FOLLOWS,
     check_specs=[
         dg.AssetCheckSpec(
-            "no_drift", asset=keys.DRIFT, description="No site's readings have left what was trained on."
+            "no_drift",
+            asset=keys.DRIFT,
+            description="No site's recent readings have moved away from the newest release's training data.",
         )
     ],
 )
@@ -144,16 +174,19 @@ def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
     """How far each site's readings have moved from the champion's training data, seen in histograms, not in
     rows."""
     from edge_ai_assets.azure import watch
+    from edge_ai_assets.delivery import pack
     from edge_ai_assets.ml import plots
 
     seen = watch.drift(home, usecase)
     drifted = sorted(site.name for site in seen if site.verdict.drifted)
-    worst = max(seen, key=lambda site: site.verdict.share, default=None)
+    worst = max(seen, key=lambda site: (site.verdict.share, site.nearest[1]), default=None)
+    newest = pack.newest(home.registry, home.keys)
     metadata: dict[str, Any] = {
         "sites_judged": len(seen),
         "sites_drifted": len(drifted),
         "largest_share": worst.verdict.share if worst else 0.0,
-        "largest_psi": max((max(site.verdict.psi.values(), default=0.0) for site in seen), default=0.0),
+        # A stability index says little by itself: each feature has a threshold of its own.
+        "largest_index_in_thresholds": max((site.nearest[1] for site in seen), default=0.0),
         "by_site": records(
             [
                 {
@@ -161,17 +194,20 @@ def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
                     "rows": site.rows,
                     "share": site.verdict.share,
                     "drifted": site.verdict.drifted,
-                    "features": ", ".join(site.verdict.exceeded),
+                    "nearest": site.nearest[0],
+                    "in_thresholds": site.nearest[1],
+                    "above_threshold": ", ".join(site.verdict.exceeded) or "none",
                 }
                 for site in seen
             ],
-            ["site", "rows", "share", "drifted", "features"],
+            ["site", "rows", "share", "drifted", "nearest", "in_thresholds", "above_threshold"],
         ),
-        watch.RELEASE: watch.champion_release(home) or "",
+        "release": newest.version if newest else 0,
+        watch.RELEASE: newest.image if newest else "",
         watch.SITES: drifted,
     }
     if worst:
-        png = plots.drift(worst.verdict, worst.references, worst.counts)
+        png = plots.drift(worst.name, worst.verdict, worst.references, worst.counts)
         metadata["plot"] = picture(png, f"readings of {worst.name} against the training data")
     yield dg.MaterializeResult(
         metadata=metadata,
@@ -181,7 +217,7 @@ def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
                 passed=not drifted,
                 severity=dg.AssetCheckSeverity.WARN,
                 description=f"drift at {', '.join(drifted)}" if drifted else f"none at {len(seen)} sites",
-                metadata={"sites_drifted": len(drifted)},
+                metadata={"sites_drifted": len(drifted), "sites_judged": len(seen)},
             )
         ],
     )

@@ -4,9 +4,10 @@
 import dagster as dg
 
 from edge_ai_assets import keys
+from edge_ai_assets.azure import columns
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home
-from edge_ai_assets.metadata import table
+from edge_ai_assets.metadata import records, table
 from edge_ai_assets.usecase import UseCase
 
 
@@ -15,7 +16,13 @@ from edge_ai_assets.usecase import UseCase
     group_name="lake",
     kinds={"azuredatafactory", "parquet"},
     owners=[keys.DATA_ENGINEERING],
-    check_specs=[dg.AssetCheckSpec("contract", asset=keys.RAW_TELEMETRY)],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "contract",
+            asset=keys.RAW_TELEMETRY,
+            description="At least 90% of the new rows are as the use case declares, and every file is readable.",
+        )
+    ],
 )
 def raw_telemetry(
     context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
@@ -28,10 +35,12 @@ def raw_telemetry(
     reasons = landed.reasons
     for name, reason in landed.unreadable:
         context.log.error("%s is not readable and stays in %s: %s", name, home.landing / "unreadable", reason)
-    accepted_share = landed.rows / max(1, landed.rows + landed.rejected)
+    new = landed.rows + landed.rejected
+    accepted_share = landed.rows / new if new else 1.0
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": landed.lake_rows,
+            "dagster/column_schema": columns.of_lake(home.raw_telemetry, usecase),
             "new_files": len(landed.files),
             "new_rows": landed.rows,
             "quarantined_rows": landed.rejected,
@@ -46,7 +55,14 @@ def raw_telemetry(
                 severity=dg.AssetCheckSeverity.WARN,
                 description=f"{accepted_share:.1%} of the new rows keep the contract; "
                 f"{len(landed.unreadable)} files could not be read",
-                metadata={"accepted_share": accepted_share, "unreadable_files": len(landed.unreadable)},
+                metadata={
+                    "accepted_share": accepted_share,
+                    "unreadable_files": len(landed.unreadable),
+                    "unreadable": records(
+                        [{"file": name, "reason": reason} for name, reason in landed.unreadable],
+                        ["file", "reason"],
+                    ),
+                },
             )
         ],
     )
@@ -73,9 +89,7 @@ def training_set(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase
         data_version=dg.DataVersion(made.version),
         metadata={
             "dagster/row_count": made.rows,
-            "dagster/column_schema": dg.TableSchema(
-                [dg.TableColumn(name, kind) for name, kind in made.columns]
-            ),
+            "dagster/column_schema": columns.of_readings(made.columns, usecase),
             "runs": made.runs,
             "held_back_rows": made.held_back,
             "feedback_rows": made.feedback,

@@ -3,6 +3,7 @@ ML."""
 
 import os
 import sys
+from dataclasses import asdict
 
 import dagster as dg
 
@@ -10,7 +11,7 @@ from edge_ai_assets import keys
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home, point
-from edge_ai_assets.metadata import picture
+from edge_ai_assets.metadata import picture, records
 from edge_ai_assets.usecase import UseCase
 
 
@@ -42,7 +43,7 @@ def candidate(
     from edge_ai_assets.ml.lineage import Lineage
 
     newest = sets.newest(home.training_sets)
-    out = home.models / "candidates" / context.run_id
+    out = home.candidates / context.run_id
     out.parent.mkdir(parents=True, exist_ok=True)
     declared = out.parent / f"{context.run_id}.yaml"
     usecases.dump(usecase, declared)
@@ -55,6 +56,13 @@ def candidate(
     if all(result.passed for result in results if isinstance(result, dg.AssetCheckResult)):
         Lineage(training_run=context.run_id, training_set=newest.version, usecase=usecase.digest).write(out)
         point(home.candidate, out)
+        context.add_asset_metadata(
+            {
+                "training_set": newest.version,
+                "model_card": dg.MetadataValue.md((out / "model_card.md").read_text("utf-8")),
+                "path": dg.MetadataValue.path(out),
+            }
+        )
     yield from results
 
 
@@ -67,7 +75,9 @@ def candidate(
     automation_condition=FOLLOWS,
     check_specs=[
         dg.AssetCheckSpec(
-            "gate", asset=keys.CHAMPION, description="The champion reaches the use case's gates."
+            "gate",
+            asset=keys.CHAMPION,
+            description="The champion's F1 and false alarm rate on held-back rows are within the use case's gates.",
         )
     ],
 )
@@ -77,17 +87,23 @@ def champion(
     """The better of champion and candidate on held-back runs, feedback from the sites included, if it passes
     the gates."""
     from edge_ai_assets.ml import champion as champions
-    from edge_ai_assets.ml import plots
+    from edge_ai_assets.ml import lineage, plots
     from edge_ai_assets.ml import training_set as sets
 
     contest = champions.contest(home.candidate, home.champion, sets.newest(home.training_sets), usecase.gates)
     if contest.promoted:
         point(home.champion, home.candidate.resolve())
     elif contest.champion is None:
-        raise dg.Failure(f"there is no model to release: {contest.reason}", allow_retries=False)
+        raise dg.Failure(
+            f"there is no model to release: {contest.reason}; lower it in the use case (gates) for a first "
+            "release, or check label and features, or let the history hold more (history)",
+            allow_retries=False,
+        )
     context.log.info(contest.reason)
     standing = contest.challenger if contest.promoted else contest.champion
     assert standing is not None
+    came_from = lineage.read(home.champion)
+    contenders = {"challenger": contest.challenger, "champion so far": contest.champion}
     yield dg.MaterializeResult(
         metadata={
             "promoted": contest.promoted,
@@ -96,11 +112,24 @@ def champion(
             "false_alarm_rate": standing.false_alarm_rate,
             "challenger_f1": contest.challenger.f1,
             "challenger_false_alarm_rate": contest.challenger.false_alarm_rate,
-            "former_f1": contest.champion.f1 if contest.champion else float("nan"),
-            "former_false_alarm_rate": contest.champion.false_alarm_rate
-            if contest.champion
-            else float("nan"),
+            **(
+                {
+                    "former_f1": contest.champion.f1,
+                    "former_false_alarm_rate": contest.champion.false_alarm_rate,
+                }
+                if contest.champion
+                else {}
+            ),
+            "miss_rate": standing.miss_rate,
+            "roc_auc": standing.roc_auc,
             "held_back_rows": standing.rows,
+            "contest": records(
+                [{"model": name, **asdict(scores)} for name, scores in contenders.items() if scores],
+                ["model", "f1", "false_alarm_rate", "miss_rate", "precision", "roc_auc", "rows"],
+            ),
+            "training_run": dg.MetadataValue.dagster_run(came_from.training_run),
+            "training_set": came_from.training_set,
+            "path": dg.MetadataValue.path(home.champion.resolve()),
             "confusion": picture(plots.confusion(standing), "confusion matrix on held-back rows"),
         },
         check_results=[

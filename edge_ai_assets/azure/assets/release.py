@@ -5,6 +5,7 @@ import dagster as dg
 from edge_ai_assets import keys
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home
+from edge_ai_assets.metadata import records
 from edge_ai_assets.usecase import UseCase
 
 
@@ -28,8 +29,26 @@ def image(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> d
             "release": released.version,
             "image": released.image,
             "model": released.model,
-            "training_run": released.run_id,
+            "training_run": dg.MetadataValue.dagster_run(released.run_id),
             "training_set": released.data_version,
+            **{
+                name: released.metrics[name]
+                for name in ("cv_f1", "cv_false_alarm_rate")
+                if name in released.metrics
+            },
+            "releases": records(
+                [
+                    {
+                        "release": one.version,
+                        "made": f"{one.created:%Y-%m-%d %H:%M}",
+                        "image": one.image[7:19],
+                        "training_set": one.data_version,
+                        "training_run": one.run_id,
+                    }
+                    for one in reversed(pack.known(home.registry, home.keys)[-20:])
+                ],
+                ["release", "made", "image", "training_set", "training_run"],
+            ),
             "registry": dg.MetadataValue.path(home.registry),
         },
     )
@@ -48,4 +67,13 @@ def bundle(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     from edge_ai_assets.delivery import pack
 
     path = pack.bundle(home.registry, home.keys, home.media)
-    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(path), "bytes": path.stat().st_size})
+    newest = pack.newest(home.registry, home.keys)
+    assert newest is not None
+    return dg.MaterializeResult(
+        metadata={
+            "release": newest.version,
+            "image": newest.image,
+            "path": dg.MetadataValue.path(path),
+            "bytes": path.stat().st_size,
+        }
+    )

@@ -4,6 +4,7 @@ import dagster as dg
 
 from edge_ai_assets import interfaces
 from edge_ai_assets.home import Home
+from edge_ai_assets.metadata import records
 from edge_ai_assets.stack_hub import provision
 from edge_ai_assets.stack_hub.fleet import Events, each_site
 from edge_ai_assets.usecase import UseCase
@@ -24,6 +25,7 @@ def release(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> 
             "image": newest.image,
             "model": newest.model,
             "training_set": newest.data_version,
+            "training_run": newest.run_id,
             "path": dg.MetadataValue.path(path),
         }
 
@@ -61,7 +63,8 @@ def deployment(
         }
 
     yield from each_site(context, deploy)
-    away = [site.name for site in usecase.sites if supervisor.status(home.site(site.name).root) is None]
+    states = {site: supervisor.status(home.site(site.name).root) for site in usecase.sites}
+    away = [site.name for site, state in states.items() if state is None]
     yield dg.MaterializeResult(
         check_results=[
             dg.AssetCheckResult(
@@ -71,7 +74,22 @@ def deployment(
                 description=f"not serving: {', '.join(away)}"
                 if away
                 else f"all {len(usecase.sites)} sites serve",
-                metadata={"serving": len(usecase.sites) - len(away), "not_serving": len(away)},
+                metadata={
+                    "serving": len(states) - len(away),
+                    "not_serving": len(away),
+                    "sites": records(
+                        [
+                            {
+                                "site": site.name,
+                                "ring": str(site.ring),
+                                "release": state.version if state else None,
+                                "url": state.url if state else "not serving",
+                            }
+                            for site, state in states.items()
+                        ],
+                        ["site", "ring", "release", "url"],
+                    ),
+                },
             )
         ]
     )

@@ -13,9 +13,12 @@ from edge_ai_assets.usecase import UseCase
 @dg.asset(**interfaces.body(interfaces.SITE_EGRESS), backfill_policy=WHOLE_BATCH)
 def egress(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Events:
     from edge_ai_assets.stack_hub import returning
+    from edge_ai_assets.stack_hub.scoring import deployed_usecase
 
     def pack(name: str) -> dict[str, object]:
-        done = returning.pack_all(home.site(name))
+        site = home.site(name)
+        done = returning.pack_all(site)
+        egress = deployed_usecase(site).egress
         return {
             "packages": len(done.packages),
             "package_names": done.packages,
@@ -25,6 +28,14 @@ def egress(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> E
             "withheld_for": table(done.withheld, "reason", "rows"),
             "bytes": done.bytes,
             "policy": done.policy,
+            "kinds_that_leave": ", ".join(egress.kinds) or "none",
+            "fields_that_leave": records(
+                [
+                    {"field": field.name, "leaves": field.leaves, "digits": field.digits}
+                    for field in egress.fields
+                ],
+                ["field", "leaves", "digits"],
+            ),
         }
 
     yield from each_site(context, pack)
@@ -76,7 +87,12 @@ def upload(
                 description=f"does not hold at {', '.join(broken)}"
                 if broken
                 else f"holds at all {len(counted)} sites",
-                metadata={"sites": records(rows, columns)},
+                metadata={
+                    "sites_broken": len(broken),
+                    "scored": sum(counts.scored for counts in counted.values()),
+                    "pending": sum(counts.pending for counts in counted.values()),
+                    "sites": records(rows, columns),
+                },
             )
         ]
     )

@@ -23,7 +23,7 @@ def scores(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> E
             "outside_trained_range": done.outside,
             "files": done.files,
             "unreadable_files": done.unreadable,
-            "rows_per_second": done.scored / done.seconds if done.scored else 0.0,
+            "rows_per_second": round(done.scored / done.seconds, 1) if done.scored else 0.0,
             "release": done.release,
         }
 
@@ -41,7 +41,8 @@ def insights(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) ->
         with Outbox(site.outbox, create=False) as outbox:
             found = derive(outbox)
         total = sum(found.values())
-        return {**found, "rows": total, "anomaly_rate": found.get("anomaly", 0) / total if total else 0.0}
+        kinds = {"anomaly": 0, "normal": 0, "quarantined": 0, **found}
+        return {**kinds, "rows": total, "anomaly_rate": kinds["anomaly"] / total if total else 0.0}
 
     yield from each_site(context, classify)
     yield dg.MaterializeResult()

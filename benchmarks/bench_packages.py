@@ -1,0 +1,149 @@
+"""Return packages of pump-station insights, in bytes and in rows a second.
+
+- Bytes per million insights: the package files against gzipped JSON lines of the very same values.
+- `pack` (policy, signed file, the outbox's record of each row) and `receive` (signature, digests, chain, a
+  merge that counts nothing twice) against the plain way, which promises nothing: write gzipped JSON lines;
+  read them and append them to a Delta table. The ratio is what the promises cost.
+
+All scores are anomalies here, so each leaves, and so does what is derived from features that may leave.
+There are no histograms and no feedback.
+
+Why: the link of a ship carries kilobits, and a backlog of weeks has to drain through it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from measure import ROUNDS, scratch, side_by_side, tell
+
+from edge_ai_assets import usecase as usecases
+from edge_ai_assets.ml import features
+from edge_ai_assets.readings import simulator
+from edge_ai_assets.returns import inbox, insights, packages
+from edge_ai_assets.returns.outbox import Batch, Outbox
+from edge_ai_assets.returns.packing import pack
+from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.scoring import batch, records
+from edge_ai_assets.scoring.contract import Contract
+
+PACKAGE_ROWS = 20_000
+SITE, RELEASE = "bergen", "sha256:" + "0" * 64
+USECASE = usecases.load(usecases.BUNDLED / "pump-station.yaml")
+CONTRACTS = {RELEASE: Contract(USECASE.name, features.inputs(USECASE), 0.5, "fault")}
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+
+
+def main() -> None:
+    with scratch() as folder, Outbox(folder / "outbox.db") as outbox:
+        for scored in scores():
+            outbox.append([scored])
+        insights.derive(outbox, limit=ROUNDS * PACKAGE_ROWS)
+        policy, spool = Policy(USECASE, bytes(32)), folder / "uplink" / SITE
+        values = list(sent_values(outbox, policy))
+        parts = (values[start : start + PACKAGE_ROWS] for start in count(0, PACKAGE_ROWS))
+        paths = (folder / f"{number}.jsonl.gz" for number in count())
+
+        def seal() -> None:
+            pack(outbox, SITE, policy, CONTRACTS, KEY, spool, at=1_760_000_000_000_000, limit=PACKAGE_ROWS)
+
+        packing = side_by_side({"pack": seal, "plain": lambda: write_lines(next(parts), next(paths))})
+        sealed, plain = sorted(spool.glob("*.zip")), sorted(folder.glob("*.gz"))
+        inside = packages.read(sealed[0], [KEY.public_key()]).insights.to_pylist()
+        assert [as_line(row) for row in inside] == values[:PACKAGE_ROWS], "not the same values"
+
+        tables = (folder / f"tables-{number}" for number in count())
+        receiving = side_by_side(
+            {
+                "receive": lambda: receive(spool.parent, next(tables)),
+                "plain": lambda: append(plain, next(tables)),
+            }
+        )
+        sizes = [sum(path.stat().st_size for path in paths) for paths in (sealed, plain)]
+    rows = ROUNDS * PACKAGE_ROWS
+    tell(
+        "packages",
+        {
+            "rows_a_package": PACKAGE_ROWS,
+            "values_a_row": len(values[0]),
+            "package_bytes_per_million": sizes[0] * 1_000_000 // rows,
+            "jsonl_gz_bytes_per_million": sizes[1] * 1_000_000 // rows,
+            "pack_rows_per_second": PACKAGE_ROWS / packing["pack"],
+            "write_jsonl_gz_rows_per_second": PACKAGE_ROWS / packing["plain"],
+            "receive_rows_per_second": rows / receiving["receive"],
+            "append_jsonl_gz_rows_per_second": rows / receiving["plain"],
+        },
+        {
+            "package_to_jsonl_gz_bytes": sizes[0] / sizes[1],
+            "pack_to_plain_speed": packing["plain"] / packing["pack"],
+            "receive_to_plain_speed": receiving["plain"] / receiving["receive"],
+        },
+    )
+
+
+def scores() -> Iterator[Batch]:
+    """Enough simulated readings for all packages, scored as if each were an anomaly."""
+    raw = simulator.simulate(SITE, seed=1, shifts=ROUNDS * PACKAGE_ROWS // simulator.ROWS)
+    ours = {"station": "_site", "shift": "_run", "time": "_time"}
+    frame = raw.rename(columns=ours).assign(_row=raw.groupby("shift").cumcount())
+    made = features.compute(frame, USECASE)
+    rng = np.random.default_rng(1)
+    for start in range(0, len(made), batch.SLICE):
+        part = made.iloc[start : start + batch.SLICE]
+        columns = {item.name: plain(part[item.name]) for item in features.inputs(USECASE)}
+        context = {"_time": part["_time"].astype(str).tolist(), "_run": part["_run"].astype(str).tolist()}
+        given, rows = rng.uniform(0.5, 1, len(part)), len(part)
+        at = 1_760_000_000_000_000 + start * 1_000
+        yield Batch(None, RELEASE, at, given, [True] * rows, [False] * rows, records.encode(columns, context))
+
+
+def plain(values: pd.Series) -> list[object]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+def sent_values(outbox: Outbox, policy: Policy) -> Iterator[dict[str, Any]]:
+    """What the policy lets out, row by row."""
+    for row in outbox.rows(1, ROUNDS * PACKAGE_ROWS):
+        values = policy.row(row, CONTRACTS[RELEASE])
+        assert isinstance(values, dict)
+        own = {"sequence": row.sequence, "scored_at": row.scored_at, "release": row.release, "kind": row.kind}
+        yield own | values
+
+
+def as_line(row: dict[str, Any]) -> dict[str, Any]:
+    """An insight of a package in the form of `sent_values`."""
+    own = {"_score": row.pop("score"), "_predicted": row.pop("predicted")}
+    moment = pd.Timestamp(row.pop("scored_at")).value // 1_000
+    return json.loads(row.pop("fields")) | row | own | {"scored_at": moment}
+
+
+def write_lines(rows: list[dict[str, Any]], path: Path) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+
+
+def receive(uplink: Path, tables: Path) -> None:
+    tables.mkdir()
+    done = inbox.receive(uplink, tables, {SITE: [KEY.public_key()]}, tables / "refused")
+    assert done.insights == ROUNDS * PACKAGE_ROWS
+
+
+def append(files: list[Path], tables: Path) -> None:
+    from deltalake import write_deltalake
+
+    for path in files:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            write_deltalake(tables, pa.Table.from_pylist([json.loads(line) for line in file]), mode="append")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+BEGIN TRANSACTION;
+CREATE TABLE feedback(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sequence INTEGER NOT NULL, correct INTEGER NOT NULL, note TEXT,
+    role TEXT NOT NULL, given_at INTEGER NOT NULL,
+    disposition TEXT CHECK (disposition IN ('withheld', 'uploaded', 'quarantined', 'expired')),
+    reason TEXT, package INTEGER);
+INSERT INTO "feedback" VALUES(1,1,0,'sensor fault','operator',1760000000000001,'uploaded',NULL,1);
+CREATE TABLE packages(
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, previous TEXT NOT NULL,
+    rows INTEGER NOT NULL, feedback INTEGER NOT NULL, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL,
+    uploaded_at INTEGER);
+INSERT INTO "packages" VALUES(1,'bergen-00000001.zip','0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a','',1,1,99,1760000000000002,1760000000000003);
+CREATE TABLE requests(key TEXT PRIMARY KEY, first INTEGER NOT NULL, rows INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO "requests" VALUES('key 1',1,4);
+CREATE TABLE scores(
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, scored_at INTEGER NOT NULL, release TEXT NOT NULL, score REAL,
+    predicted INTEGER NOT NULL, outside INTEGER NOT NULL, record BLOB NOT NULL,
+    schema INTEGER NOT NULL, kind TEXT,
+    disposition TEXT CHECK (disposition IN ('withheld', 'uploaded', 'quarantined', 'expired')),
+    reason TEXT, package INTEGER);
+INSERT INTO "scores" VALUES(1,1760000000000000,'sha256:5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e',0.9375,1,0,X'7B22696E70757473223A7B22466C6F77205B6DC2B32F685D223A3135312E38372C2250756D702074797065223A6E756C6C7D2C22636F6E74657874223A7B225F74696D65223A22323032362D30332D30315430303A30343A3030222C225F72756E223A2237222C225F726F77223A317D7D',1,'anomaly','uploaded',NULL,1);
+INSERT INTO "scores" VALUES(2,1760000000000000,'sha256:5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e',0.25,0,0,X'7B22696E70757473223A7B22466C6F77205B6DC2B32F685D223A3135312E38372C2250756D702074797065223A6E756C6C7D2C22636F6E74657874223A7B225F74696D65223A22323032362D30332D30315430303A30343A3030222C225F72756E223A2237222C225F726F77223A317D7D',1,'normal','withheld','kind normal is not listed',NULL);
+INSERT INTO "scores" VALUES(3,1760000000000000,'sha256:5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e',0.75,1,0,X'7B22696E70757473223A7B22466C6F77205B6DC2B32F685D223A3135312E38372C2250756D702074797065223A6E756C6C7D2C22636F6E74657874223A7B225F74696D65223A22323032362D30332D30315430303A30343A3030222C225F72756E223A2237222C225F726F77223A317D7D',1,'anomaly',NULL,NULL,NULL);
+INSERT INTO "scores" VALUES(4,1760000000000000,'sha256:5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e',0.5,1,0,X'6E6F204A534F4E',1,NULL,'quarantined','unreadable record: JSON is malformed: invalid character (byte 4)',NULL);
+CREATE TABLE tally(state TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO "tally" VALUES('expired',0);
+INSERT INTO "tally" VALUES('pending',1);
+INSERT INTO "tally" VALUES('quarantined',1);
+INSERT INTO "tally" VALUES('uploaded',1);
+INSERT INTO "tally" VALUES('withheld',1);
+CREATE INDEX scores_unclassified ON scores(sequence) WHERE kind IS NULL AND disposition IS NULL;
+CREATE INDEX scores_waiting ON scores(sequence)
+    WHERE kind IS NOT NULL AND disposition IS NULL AND package IS NULL;
+CREATE INDEX scores_packed ON scores(package, sequence) WHERE package IS NOT NULL AND disposition IS NULL;
+CREATE INDEX feedback_waiting ON feedback(id) WHERE disposition IS NULL AND package IS NULL;
+CREATE INDEX feedback_packed ON feedback(package, id) WHERE package IS NOT NULL AND disposition IS NULL;
+CREATE INDEX packages_unsent ON packages(number) WHERE uploaded_at IS NULL;
+CREATE TRIGGER scores_moved AFTER UPDATE OF disposition ON scores
+    WHEN OLD.disposition IS NOT NEW.disposition BEGIN
+    UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition, 'pending');
+    UPDATE tally SET rows = rows + 1 WHERE state = coalesce(NEW.disposition, 'pending');
+END;
+CREATE TRIGGER scores_removed AFTER DELETE ON scores BEGIN
+    UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition, 'pending');
+END;
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('scores',4);
+INSERT INTO "sqlite_sequence" VALUES('feedback',1);
+COMMIT;
+PRAGMA user_version = 1;

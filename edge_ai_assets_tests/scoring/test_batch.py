@@ -1,0 +1,257 @@
+"""Files of readings through a scoring service: every row once, whatever is cut where, killed or sent again."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import astuple
+from functools import partial
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_ai_assets import usecase as usecases
+from edge_ai_assets.home import SiteHome
+from edge_ai_assets.readings import files
+from edge_ai_assets.readings.raw import ReadingsError
+from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.scoring import batch, supervisor
+from edge_ai_assets.scoring.batch import FileScored, score_file
+from edge_ai_assets.scoring.client import Client, ScoreAnswer, ServiceError
+from edge_ai_assets_tests.tiny_model import tiny_release
+
+CASE = usecases.loads("""
+name: mill
+time: {columns: [time]}
+runs: {column: run}
+features:
+  - {name: Flow, range: [0, 100]}
+  - {name: Mode, kind: category, categories: [eco, full]}
+label: {column: fault, positive: [1]}
+windows: {rows: [3], statistics: [mean, max], baseline_rows: 2}
+sites: [{name: north}]
+""")
+ROWS = [
+    f"r{row // 20},2026-01-0{1 + row // 20}T00:00:{row % 20:02},{(row * 7) % 50},{('eco', 'full')[row % 2]},"
+    for row in range(60)
+]
+
+
+class Service:
+    """Answers as the scoring service does: once for each key, and then always the same."""
+
+    def __init__(self, fails_after: int | None = None) -> None:
+        self.answers: dict[str, ScoreAnswer] = {}
+        self.rows: list[dict[str, object]] = []
+        self.asked: list[str] = []
+        self.fails_after = fails_after
+
+    def score(self, columns, context=None, *, key):
+        self.asked.append(key)
+        if self.fails_after is not None and len(self.asked) > self.fails_after:
+            raise ServiceError("no answer")
+        if key not in self.answers:
+            found = pd.DataFrame({**columns, **context}).to_dict("records")
+            answer = ScoreAnswer(
+                *("r1", "", 0.5, f"north/{len(self.rows) + 1}", [0.5] * len(found)),
+                predicted=[row["Flow"] is not None and row["Flow"] > 25 for row in found],
+                outside=[row["Mode"] == "full" for row in found],
+            )
+            self.rows += found
+            self.answers[key] = answer
+        return self.answers[key]
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = SiteHome(tmp_path / "north")
+    made.readings.mkdir(parents=True)
+    return made
+
+
+def deliver(site, lines, name="a.csv"):
+    path = site.readings / name
+    path.write_text("\n".join(["run,time,Flow,Mode,fault", *lines]) + "\n")
+    return path
+
+
+def score(site, service, path):
+    return score_file(path, usecase=CASE, site=site, client=service)
+
+
+def features_of(service):
+    """Everything scored, by run and row; NaN as a text, since it is not equal to itself."""
+    return {(row["_run"], row["_row"]): str(row) for row in service.rows}
+
+
+def scored_in_pieces(site, cuts, lines=ROWS):
+    service, edges = Service(), [0, *sorted(cuts), len(lines)]
+    total = FileScored(0, 0, 0, 0, 0)
+    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        if start < end:
+            one = score(site, service, deliver(site, lines[start:end], f"{number:02}.csv"))
+            total = FileScored(*(a + b for a, b in zip(astuple(total), astuple(one), strict=True)))
+    return service, total
+
+
+@given(cuts=st.sets(st.integers(1, 59), min_size=1, max_size=4))
+@settings(max_examples=6, deadline=None)
+def test_cut_into_files_anywhere_the_features_are_those_of_one_file(tmp_path_factory, cuts):
+    folder = tmp_path_factory.mktemp("sites")
+    sites = [SiteHome(folder / name / "north") for name in ("whole", "cut")]
+    for site in sites:
+        site.readings.mkdir(parents=True)
+    (whole, all_of_it), (cut, summed) = (
+        scored_in_pieces(site, at) for site, at in zip(sites, ([], cuts), strict=True)
+    )
+    assert features_of(whole) == features_of(cut)
+    assert all_of_it == summed and len(whole.rows) == len(cut.rows) == 60 - 3 * 2
+
+
+def test_runs_that_take_turns_are_told_apart(site):
+    mixed = [line for pair in zip(ROWS[:20], ROWS[20:40], strict=True) for line in pair]
+    service, _ = scored_in_pieces(site, [7, 8, 23], mixed)
+    assert set(features_of(service)) == {(f"r{run}", row) for run in (0, 1) for row in range(2, 20)}
+
+
+def test_every_row_is_scored_rejected_or_of_the_baseline(site):
+    broken = [ROWS[0].replace(",0,", ",-1,"), "r1,no time,1,eco,", "r1,2026-01-01", "", ROWS[5]]
+    done = score(site, service := Service(), deliver(site, [*ROWS, *broken]))
+    assert done.scored + done.rejected + done.baseline == 64  # a blank line is no row
+    assert (done.rejected, done.baseline) == (4, 6) and done.scored == len(service.rows)
+    assert done.anomalies == sum(row["Flow"] > 25 for row in service.rows)
+    assert done.outside == sum(row["Mode"] == "full" for row in service.rows)
+    kept = pd.concat([pd.read_parquet(path) for path in site.rejected.iterdir()])
+    assert sorted(kept["_line"]) == [62, 63, 64, 66] and kept["_file"].eq("a.csv").all()
+
+
+def test_a_file_of_broken_rows_only_is_dealt_with(site):
+    assert astuple(score(site, service := Service(), deliver(site, ["r1,x,1,eco,", "r1,y,1,eco,"])))[:2] == (
+        0,
+        2,
+    )
+    assert score(site, service, deliver(site, ROWS, "b.csv")).scored == 54
+    assert not batch.waiting(site)
+
+
+def test_a_file_delivered_twice_is_scored_once_whatever_came_between(site):
+    service = Service()
+    for name, lines in (("a.csv", ROWS[:20]), ("b.csv", ROWS[20:]), ("again.csv", ROWS[:20])):
+        done = score(site, service, deliver(site, lines, name))
+    assert astuple(done) == (0, 0, 0, 0, 0)
+    assert len(service.rows) == 54 and not batch.waiting(site)
+
+
+def test_killed_between_remembering_and_moving_nothing_is_scored_again(site, monkeypatch):
+    service, path = Service(), deliver(site, ROWS[:30])
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "_move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            score(site, service, path)
+    asked = len(service.asked)
+    assert score(site, service, path).scored == 0 and len(service.asked) == asked
+    score(site, service, deliver(site, ROWS[30:], "b.csv"))
+    assert {key[1] for key in features_of(service) if key[0] == "r1"} == set(range(2, 20))
+
+
+@pytest.mark.parametrize("answered", range(4))
+def test_a_service_that_goes_away_leaves_the_file_and_no_row_is_scored_twice(site, monkeypatch, answered):
+    monkeypatch.setattr(batch, "SLICE", 10)
+    path, service = deliver(site, ROWS), Service(fails_after=answered)
+    with pytest.raises(ServiceError):
+        score(site, service, path)
+    assert batch.waiting(site) == [path] and not site.lookback.exists()
+    service.fails_after = None
+    assert score(site, service, path).scored == 54 == len(service.rows)
+    assert len(features_of(service)) == 54
+
+
+def test_keys_are_of_the_content_and_the_place_in_it(site, tmp_path):
+    asked = []
+    for name in ("first", "second"):
+        at = SiteHome(tmp_path / name / "north")
+        at.readings.mkdir(parents=True)
+        score(at, service := Service(), deliver(at, ROWS, f"{name}.csv"))
+        asked.append(service.asked)
+    assert asked[0] == asked[1] and len(set(asked[0])) == len(asked[0]) > 0
+
+
+def test_progress_is_told_in_rows(site, monkeypatch):
+    monkeypatch.setattr(batch, "SLICE", 25)
+    told: list[int] = []
+    score_file(deliver(site, ROWS), usecase=CASE, site=site, client=Service(), progress=told.append)
+    assert told == [25, 25, 4]
+
+
+def test_chunks_of_a_large_file_change_nothing(site, tmp_path, monkeypatch):
+    whole, _ = scored_in_pieces(site, [])
+    monkeypatch.setattr(files, "read", partial(files.read, chunk_rows=7))
+    at = SiteHome(tmp_path / "chunks" / "north")
+    at.readings.mkdir(parents=True)
+    cut, total = scored_in_pieces(at, [])
+    assert features_of(cut) == features_of(whole) and total.scored == 54
+
+
+def test_what_is_kept_for_later_is_bounded(site, monkeypatch):
+    monkeypatch.setattr(batch, "OPEN_RUNS", 3)
+    service = Service()
+    for run in range(5):
+        lines = [f"run {run:02},2026-02-{1 + run:02}T00:00:{row:02},1,eco," for row in range(50)]
+        score(site, service, deliver(site, lines, f"{run:02}.csv"))
+    kept = batch.Lookback(site.lookback)
+    assert sorted(kept.rows["_run"].unique()) == ["run 02", "run 03", "run 04"]
+    assert len(kept.rows) == batch.OPEN_RUNS * (2 + 3)  # baseline and longest window
+    assert not list(site.root.glob(".lookback*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"run,time,Flow,Mode,fault\n", "no rows"),
+        (b"run,time,Mode,fault\nr,2026-01-01,eco,\n", "'Flow' is missing"),
+        (b"PAR1 but not really", "a.csv"),
+        (gzip.compress(b"run,time,Flow,Mode,fault\n" + b"r,2026-01-01,1,eco,\n" * 1000)[:-20], "a.csv"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_said_so_and_stays(site, content, said):
+    path = site.readings / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(ReadingsError, match=said):
+        score(site, Service(), path)
+    assert batch.waiting(site) == [path] and not site.lookback.exists()
+
+
+def test_hidden_files_and_folders_do_not_wait(site):
+    deliver(site, ROWS, ".half.csv")
+    (site.readings / "unreadable").mkdir()
+    assert batch.waiting(site) == []
+    assert batch.waiting(SiteHome(site.root / "nowhere")) == []
+
+
+def test_a_hidden_copy_is_scored_and_the_original_stays(site, tmp_path):
+    (tmp_path / "mine.csv").write_text("\n".join(["run,time,Flow,Mode,fault", *ROWS]))
+    copy = batch.hidden_copy(tmp_path / "mine.csv", site)
+    assert batch.waiting(site) == [] and score(site, Service(), copy).scored == 54
+    assert [path.name[17:] for path in site.scored.iterdir()] == ["mine.csv"]
+    assert (tmp_path / "mine.csv").exists() and not copy.exists()
+
+
+def test_through_a_real_service_into_the_outbox(site, tmp_path):
+    from edge_ai_assets.ml import features
+
+    inputs = features.inputs(CASE)
+    release = tiny_release(tmp_path / "release", inputs=inputs, weights=[0.2] + [0.0] * (len(inputs) - 1))
+    try:
+        service = supervisor.deploy(site.root, site="north", release_id="sha256:1", version=1, path=release)
+        with Client(service.url or "") as client:
+            done = score(site, client, path := deliver(site, ROWS))
+            deliver(site, ROWS)
+            assert score(site, client, path).scored == 0
+        with Outbox(site.outbox) as outbox:
+            rows = outbox.rows(1, 100)
+    finally:
+        supervisor.stop(site.root)
+    assert len(rows) == done.scored == 54 and done.baseline == 6
+    assert sum(row.predicted for row in rows) == done.anomalies > 0

@@ -1,0 +1,425 @@
+"""The four formats that outlive a version: their pages say what the code does, and files of format 1 stay
+readable.
+
+`golden/` was written once by `write`. A change that makes a test here fail needs a new format number, a page
+that says so, and golden files beside the old ones; the old ones stay. To write the files of a new format:
+python -m edge_ai_assets_tests.test_formats FOLDER
+"""
+
+import json
+import re
+import sqlite3
+import sys
+import tempfile
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edge_ai_assets.delivery import archive, bundle, bundlefile, image, release
+from edge_ai_assets.delivery.errors import MalformedError
+from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.manifest import encode
+from edge_ai_assets.delivery.signing import envelope
+from edge_ai_assets.returns import insights, packages, parts, schema
+from edge_ai_assets.returns.outbox import Outbox, OutboxError
+from edge_ai_assets.returns.packages import PackageError
+from edge_ai_assets.returns.parts import Insight, Word
+from edge_ai_assets.returns.policy import Histogram
+from edge_ai_assets.returns.schema import Batch, Context, Counts, Feedback, PackageRow, Record
+from edge_ai_assets.scoring import contract
+from edge_ai_assets.scoring.contract import Contract, ContractError, Input, Reference
+
+GOLDEN = Path(__file__).with_name("golden")
+PAGES = Path(__file__).parents[1] / "docs/formats"
+KEY = Ed25519PrivateKey.from_private_bytes(b"golden files only, no secret! 32")
+AT = 1_760_000_000_000_000
+DIGEST = "sha256:" + "5e" * 32
+PACKAGE, BUNDLE, CONTRACT, OUTBOX = (
+    "bergen-00000001.zip",
+    "pump-station-1.bundle",
+    "contract.json",
+    "outbox.sql",
+)
+
+# What stands in the golden files.
+
+FLOW = "Flow [m³/h]"
+GOLDEN_CONTRACT = Contract(
+    "pump-station",
+    (
+        Input(FLOW, "number", "m³/h", FLOW, 0.0, 400.0, 88.1, 203.4),
+        Input("Pump type", "category", "", "Pump type", categories=("centrifugal", "screw")),
+        Input(f"{FLOW} [mean 12]", "number", "m³/h", FLOW),
+    ),
+    0.5,
+    "fault",
+    (Reference(FLOW, (120.0, 150.0), (10, 20, 10), 0.1),),
+)
+GOLDEN_RELEASE = {
+    "usecase": "pump-station",
+    "run_id": "run-1",
+    "data_version": "v1",
+    "metrics": {"f1": 0.875, "false_alarm_rate": 0.03125},
+    "created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+}
+GOLDEN_INSIGHTS = [
+    Insight(3, AT, DIGEST, "anomaly", 0.9375, True, {FLOW: 151.87, "Pump type": "screw", "_time": None}),
+    Insight(5, AT + 1, DIGEST, "anomaly", None, None, {}),
+]
+GOLDEN_WORDS = [Word(1, 3, AT + 2, DIGEST, False, "sensor fault", None, {FLOW: 151.87})]
+GOLDEN_HISTOGRAMS = [Histogram(DIGEST, FLOW, 30, (10, 20, 0))]
+GOLDEN_RECORD = (
+    '{"inputs":{"Flow [m³/h]":151.87,"Pump type":null},'
+    '"context":{"_time":"2026-03-01T00:04:00","_run":"7","_row":1}}'
+)
+
+
+def write_package() -> bytes:
+    return packages.build(
+        site="bergen",
+        number=1,
+        previous="",
+        policy="0c" * 32,
+        created_at=AT + 3,
+        first=1,
+        last=9,
+        insights=GOLDEN_INSIGHTS,
+        feedback=GOLDEN_WORDS,
+        histograms=GOLDEN_HISTOGRAMS,
+        key=KEY,
+    )
+
+
+def write_bundle(scratch: Path) -> bytes:
+    model = scratch / "model"
+    model.mkdir()
+    for name in image.FILES:
+        (model / name).write_text(f"{name} of the golden bundle\n")
+    contract.write(GOLDEN_CONTRACT, model / "contract.json")
+    layout = Layout(scratch / "registry")
+    made = image.build(model, layout, annotations={"org.opencontainers.image.title": "pump-station"})
+    release.publish(layout, image=made, key=KEY, **GOLDEN_RELEASE)
+    return bundle.build(layout, 1, scratch / "media", [KEY.public_key()]).read_bytes()
+
+
+def write_outbox(path: Path) -> None:
+    """One score in each state but `expired`, one feedback, one package."""
+    with Outbox(path) as outbox:
+        records = [GOLDEN_RECORD.encode()] * 3 + [b"no JSON"]
+        outbox.append(
+            [
+                Batch(
+                    "key 1",
+                    DIGEST,
+                    AT,
+                    [0.9375, 0.25, 0.75, 0.5],
+                    [True, False, True, True],
+                    [False] * 4,
+                    records,
+                )
+            ]
+        )
+        assert insights.derive(outbox) == {"anomaly": 2, "normal": 1, "quarantined": 1}
+        outbox.dispose("withheld", {"kind normal is not listed": [2]})
+        outbox.add_feedback([Feedback(1, False, "sensor fault", "operator", AT + 1)])
+        outbox.seal(PackageRow(1, PACKAGE, "0a" * 32, "", 1, 1, 99, AT + 2), [1], [1], {}, {})
+        outbox.uploaded(1, AT + 3)
+
+
+def dumped(path: Path) -> str:
+    """An outbox as SQL: readable in a review, unlike its file."""
+    with closing(sqlite3.connect(path)) as database:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        return "\n".join([*database.iterdump(), f"PRAGMA user_version = {version};", ""])
+
+
+def write(folder: Path) -> None:
+    """Write golden files of today's formats."""
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        (folder / BUNDLE).write_bytes(write_bundle(Path(scratch)))
+        write_outbox(Path(scratch) / "outbox.db")
+        (folder / OUTBOX).write_text(dumped(Path(scratch) / "outbox.db"), "utf-8")
+    (folder / PACKAGE).write_bytes(write_package())
+    contract.write(GOLDEN_CONTRACT, folder / CONTRACT)
+
+
+# Golden files.
+
+
+@pytest.fixture
+def restored(tmp_path):
+    """The golden outbox as the file it was."""
+    path = tmp_path / "golden.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript((GOLDEN / OUTBOX).read_text("utf-8"))
+    return path
+
+
+def test_the_golden_files_are_small():
+    assert {path.name for path in GOLDEN.iterdir()} == {PACKAGE, BUNDLE, CONTRACT, OUTBOX}
+    assert all(path.stat().st_size < 40_000 for path in GOLDEN.iterdir())
+
+
+def test_the_golden_contract_is_read():
+    assert contract.read(GOLDEN / CONTRACT) == GOLDEN_CONTRACT
+
+
+def test_the_golden_contract_is_written_byte_for_byte(tmp_path):
+    contract.write(GOLDEN_CONTRACT, tmp_path / CONTRACT)
+    assert (tmp_path / CONTRACT).read_bytes() == (GOLDEN / CONTRACT).read_bytes()
+
+
+def test_the_golden_package_is_read():
+    package = packages.read(GOLDEN / PACKAGE, [KEY.public_key()])
+    said = package.manifest
+    assert (said.site, said.number, said.previous, said.policy) == ("bergen", 1, "", "0c" * 32)
+    assert (said.created_at, said.first, said.last, said.releases) == (AT + 3, 1, 9, (DIGEST,))
+    assert {name: member.rows for name, member in said.members.items()} == dict(
+        zip(parts.MEMBERS, (2, 1, 1), strict=True)
+    )
+    assert [insight["score"] for insight in package.insights.to_pylist()] == [0.9375, None]
+    (first, second), (word,) = package.insights.to_pylist(), package.feedback.to_pylist()
+    moment = datetime.fromtimestamp(AT / 1e6, UTC)
+    fields = {FLOW: 151.87, "Pump type": "screw", "_time": None}
+    assert (first["sequence"], first["scored_at"], first["kind"]) == (3, moment, "anomaly")
+    assert json.loads(first["fields"]) == fields and second["fields"] == "{}"
+    assert (word["sequence"], word["correct"], word["note"], word["role"]) == (3, False, "sensor fault", None)
+    assert package.histograms.to_pylist() == [
+        {"release": DIGEST, "feature": FLOW, "rows": 30, "counts": [10, 20, 0]}
+    ]
+
+
+def test_the_golden_package_is_written_again():
+    """Byte for byte by the pyarrow that wrote it; another one may encode Parquet differently."""
+    golden, today = (GOLDEN / PACKAGE).read_bytes(), write_package()
+    if golden == today:
+        return
+    old, new = (packages.read(data, [KEY.public_key()]) for data in (golden, today))
+    writers = [written_by(data) for data in (golden, today)]
+    assert writers[0] != writers[1], "the same pyarrow wrote other bytes: the format has changed"
+    assert [old.insights, old.feedback, old.histograms] == [new.insights, new.feedback, new.histograms]
+    assert msgspec.structs.replace(old.manifest, members={}) == msgspec.structs.replace(
+        new.manifest, members={}
+    )
+
+
+def written_by(package: bytes) -> str:
+    """The library that wrote its Parquet members."""
+    _, members = packages._open(package, [KEY.public_key()])
+    return pq.ParquetFile(pa.BufferReader(members[parts.INSIGHTS])).metadata.created_by
+
+
+def test_the_golden_bundle_is_read(tmp_path):
+    layout = Layout(tmp_path / "site")
+    found = bundle.import_bundle(GOLDEN / BUNDLE, layout, [KEY.public_key()])
+    assert {name: getattr(found, name) for name in GOLDEN_RELEASE} == GOLDEN_RELEASE
+    assert found.version == 1
+    image.unpack(layout, found.image, tmp_path / "unpacked", max_bytes=1 << 20)
+    assert {path.name for path in (tmp_path / "unpacked/model").iterdir()} == set(image.FILES)
+    assert contract.read(tmp_path / "unpacked/model/contract.json") == GOLDEN_CONTRACT
+
+
+def test_the_golden_bundle_is_written_byte_for_byte(tmp_path):
+    assert write_bundle(tmp_path) == (GOLDEN / BUNDLE).read_bytes()
+
+
+def test_the_golden_outbox_is_read(restored):
+    with Outbox(restored, create=False) as outbox:
+        assert outbox.counts() == outbox.recount() == Counts(4, 1, 1, 1, 0, 1)
+        rows = outbox.rows(1, 4)
+        assert [row.disposition for row in rows] == ["uploaded", "withheld", None, "quarantined"]
+        assert [row.kind for row in rows] == ["anomaly", "normal", "anomaly", None]
+        assert schema.decode(rows[0]) == Record(
+            {FLOW: 151.87, "Pump type": None}, Context("2026-03-01T00:04:00", "7", 1)
+        )
+        assert outbox.last_package() == PackageRow(1, PACKAGE, "0a" * 32, "", 1, 1, 99, AT + 2, AT + 3)
+
+
+def test_scoring_goes_on_in_the_golden_outbox(restored):
+    batch = Batch(None, DIGEST, AT, [0.5], [True], [False], [GOLDEN_RECORD.encode()])
+    with Outbox(restored, create=False) as outbox:
+        (repeated, fresh) = outbox.append([msgspec.structs.replace(batch, key="key 1"), batch])
+        assert (repeated.first, repeated.rows, repeated.repeated) == (1, 4, True)
+        assert (fresh.first, fresh.repeated) == (5, False)
+        assert outbox.counts().conserved
+
+
+def test_the_golden_outbox_is_written_again(restored, tmp_path):
+    write_outbox(tmp_path / "today.db")
+    assert stands_in(tmp_path / "today.db") == stands_in(restored)
+
+
+def stands_in(path: Path) -> dict[str, object]:
+    with closing(sqlite3.connect(path)) as database:
+        made = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        found = {name: " ".join(sql.split()) for name, sql in made}
+        tables = [name for name, sql in found.items() if sql.startswith("CREATE TABLE")]
+        rows = {
+            f"{name} rows": sorted(database.execute(f'SELECT * FROM "{name}"'), key=repr) for name in tables
+        }
+        version = database.execute("PRAGMA user_version").fetchone()
+    return {**found, **rows, "version": version}
+
+
+# Pages.
+
+
+def page(name: str) -> str:
+    return (PAGES / f"{name}.md").read_text("utf-8")
+
+
+def sections(name: str) -> dict[str, str]:
+    """Parts of a page by heading; what stands before the first is ''."""
+    head, *rest = re.split(r"^## ", page(name), flags=re.MULTILINE)
+    return {"": head} | dict(part.split("\n", 1) for part in rest)
+
+
+def described(section: str) -> list[str]:
+    """Names in the first column of a section's table."""
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return [name for cell in rows for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def fields(struct: type[msgspec.Struct]) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(struct)]
+
+
+def outbox_tables() -> dict[str, list[str]]:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(schema.TABLES)
+        made = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {
+            name: [row[1] for row in database.execute(f"PRAGMA table_info({name})")]
+            for (name,) in made
+            if name != "sqlite_sequence"
+        }
+
+
+TABLES = [
+    *(("outbox", f"Table `{name}`", columns) for name, columns in outbox_tables().items()),
+    ("return-package", "`manifest.dsse`", fields(parts.Manifest)),
+    *(("return-package", f"`{name}`", list(columns.names)) for name, columns in parts.schemas().items()),
+    ("release-bundle", "`bundle.json`", fields(bundlefile.Contents)),
+    ("release-bundle", "The signed statement", fields(release.Release)),
+    ("contract", "", fields(Contract)),
+    ("contract", "Of each of `inputs`", fields(Input)),
+    ("contract", "Of each of `references`", fields(Reference)),
+]
+
+
+@pytest.mark.parametrize(("name", "heading", "names"), TABLES, ids=lambda value: str(value)[:30])
+def test_a_table_describes_every_field_and_no_other(name, heading, names):
+    found = described(sections(name)[heading])
+    assert sorted(found) == sorted(names)
+    assert len(set(found)) == len(found)
+
+
+MENTIONED = [
+    ("return-package", "`manifest.dsse`", fields(parts.Member)),
+    ("return-package", "", [packages.MANIFEST, *parts.MEMBERS]),
+    ("return-package", "`manifest.dsse`", [packages.PAYLOAD_TYPE]),
+    ("release-bundle", "`bundle.json`", fields(bundlefile.Blob)),
+    ("release-bundle", "The signed statement", [release.PAYLOAD, release.ARTIFACT]),
+    ("release-bundle", "The image", [f"model/{name}" for name in image.FILES]),
+    ("outbox", "Example of a record", [*fields(Record), *fields(Context)]),
+]
+
+
+@pytest.mark.parametrize(("name", "heading", "names"), MENTIONED, ids=lambda value: str(value)[:30])
+def test_a_section_names_every_part(name, heading, names):
+    assert [each for each in names if f"`{each}`" not in sections(name)[heading]] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("outbox", f"Format {schema.FORMAT}, record schema {schema.RECORD_SCHEMA}."),
+        ("return-package", f"Format {parts.FORMAT}."),
+        ("release-bundle", f"Bundle format {bundlefile.FORMAT}, release format {release.FORMAT}."),
+        ("contract", f"Format {contract.FORMAT}."),
+    ],
+)
+def test_a_page_begins_with_its_format(name, sentence):
+    assert page(name).splitlines()[2].startswith(sentence)
+
+
+def test_the_examples_are_of_the_format():
+    record, example = (
+        re.search(r"```json\n(.*?)```", page(name), re.DOTALL)[1] for name in ("outbox", "contract")
+    )
+    assert msgspec.json.decode(record, type=Record).context.row == 1
+    assert msgspec.json.decode(example, type=Contract).references[0].name == FLOW
+
+
+# What a reader of another version does: the pages quote what these raise.
+
+
+def newer_outbox(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as database:
+        database.execute(f"PRAGMA user_version = {schema.FORMAT + 1}")
+    Outbox(tmp_path / "outbox.db")
+
+
+def newer_package(tmp_path: Path) -> None:
+    payload, members = packages._open((GOLDEN / PACKAGE).read_bytes(), [KEY.public_key()])
+    said = msgspec.to_builtins(payload) | {"format": parts.FORMAT + 1, "new": 1}
+    signed = envelope(msgspec.json.encode(said), packages.PAYLOAD_TYPE, KEY)
+    packages.read(packages._zip({packages.MANIFEST: signed, **members}), [KEY.public_key()])
+
+
+def newer_bundle(tmp_path: Path) -> None:
+    with (GOLDEN / BUNDLE).open("rb") as file:
+        found = [(member.name, b"".join(member.chunks)) for member in archive.members(file, "golden")]
+    found[0] = (found[0][0], encode(json.loads(found[0][1]) | {"format": bundlefile.FORMAT + 1, "new": 1}))
+    path = tmp_path / BUNDLE
+    path.write_bytes(b"".join(archive.pack(archive.Member(name, len(data), [data]) for name, data in found)))
+    bundle.verify(path, [KEY.public_key()])
+
+
+def newer_release(tmp_path: Path) -> None:
+    release._decoded(encode({"format": release.FORMAT + 1, "new": 1}))
+
+
+def newer_contract(tmp_path: Path) -> None:
+    found = json.loads((GOLDEN / CONTRACT).read_bytes()) | {"format": contract.FORMAT + 1, "new": 1}
+    (tmp_path / CONTRACT).write_text(json.dumps(found))
+    contract.read(tmp_path / CONTRACT)
+
+
+@pytest.mark.parametrize(
+    ("meet", "refusal", "name"),
+    [
+        (newer_outbox, OutboxError, "outbox"),
+        (newer_package, PackageError, "return-package"),
+        (newer_bundle, MalformedError, "release-bundle"),
+        (newer_release, MalformedError, "release-bundle"),
+        (newer_contract, ContractError, "contract"),
+    ],
+)
+def test_a_newer_format_is_refused_as_its_page_says(tmp_path, meet, refusal, name):
+    with pytest.raises(refusal) as refused:
+        meet(tmp_path)
+    assert any(quoted in str(refused.value) for quoted in re.findall(r"`(\w+ format 2,[^`]+)`", page(name)))
+
+
+def test_a_newer_record_is_quarantined(restored):
+    with closing(sqlite3.connect(restored, isolation_level=None)) as database:
+        database.execute("UPDATE scores SET kind = NULL, schema = 2 WHERE sequence = 3")
+    with Outbox(restored) as outbox:
+        assert insights.derive(outbox) == {"quarantined": 1}
+        (row,) = outbox.rows(3, 3)
+        assert (row.disposition, row.reason) == (
+            "quarantined",
+            "record schema 2 is not known, this version reads 1",
+        )
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -14,6 +14,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from measure import scratch, side_by_side, tell
@@ -50,8 +51,8 @@ def main() -> None:
         for rows, commits in COMMITS.items():
             seconds = side_by_side(
                 {
-                    "outbox": repeated(commits, lambda rows=rows: outbox.append([batch(rows)])),
-                    "bare": repeated(commits, lambda rows=rows: insert(bare, rows)),
+                    "outbox": repeated(commits, partial(append, outbox, rows)),
+                    "bare": repeated(commits, partial(insert, bare, rows)),
                 },
                 rounds=5,
             )
@@ -70,6 +71,10 @@ def batch(rows: int) -> Batch:
     return Batch(
         None, RELEASE, 1_760_000_000_000_000, [0.25] * rows, [False] * rows, [False] * rows, [RECORD] * rows
     )
+
+
+def append(outbox: Outbox, rows: int) -> None:
+    outbox.append([batch(rows)])
 
 
 def bare_table(folder: Path) -> sqlite3.Connection:

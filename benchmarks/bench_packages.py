@@ -101,7 +101,7 @@ def scores() -> Iterator[Batch]:
         part = made.iloc[start : start + batch.SLICE]
         columns = {item.name: plain(part[item.name]) for item in features.inputs(USECASE)}
         context = {"_time": part["_time"].astype(str).tolist(), "_run": part["_run"].astype(str).tolist()}
-        given, rows = rng.uniform(0.5, 1, len(part)), len(part)
+        given, rows = rng.uniform(0.5, 1, len(part)).tolist(), len(part)
         at = 1_760_000_000_000_000 + start * 1_000
         yield Batch(None, RELEASE, at, given, [True] * rows, [False] * rows, records.encode(columns, context))
 
@@ -123,7 +123,7 @@ def as_line(row: dict[str, Any]) -> dict[str, Any]:
     """An insight of a package in the form of `sent_values`."""
     own = {"_score": row.pop("score"), "_predicted": row.pop("predicted")}
     moment = pd.Timestamp(row.pop("scored_at")).value // 1_000
-    return json.loads(row.pop("fields")) | row | own | {"scored_at": moment}
+    return {**json.loads(row.pop("fields")), **row, **own, "scored_at": moment}
 
 
 def write_lines(rows: list[dict[str, Any]], path: Path) -> None:

@@ -56,7 +56,8 @@ def main() -> None:
 
 def sensors(home: Home, instance: dg.DagsterInstance) -> dict[str, float]:
     """Median seconds of a tick of each sensor, a round of those that take turns, and the naive loop."""
-    known = {sensor.name: sensor for sensor in repository(stack_hub, home).sensor_defs}
+    defs = stack_hub.build_defs(settings=settings(home))
+    known = {sensor.name: sensor for sensor in defs.get_repository_def().sensor_defs}
     assert set(known) == {*LOOK_IN_TURN, *WHOLE}, "a sensor is missing here"
     turns = -(-len(NAMES) // LOOK)
     ways: dict[str, Callable[[], object]] = {"naive": lambda: naive_loop(home, NAMES)}
@@ -114,10 +115,6 @@ def instance_with(names: Sequence[str]) -> dg.DagsterInstance:
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions(str(SITES.name), list(names))
     return instance
-
-
-def repository(module: object, home: Home) -> dg.RepositoryDefinition:
-    return module.build_defs(settings=settings(home)).get_repository_def()  # type: ignore[attr-defined]
 
 
 def settings(home: Home) -> Settings:

@@ -68,10 +68,13 @@ def daemon(home: Home) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def web_ui(home: Home, host: str, port: int) -> int:
-    """Dagster's web UI with the daemon, in the foreground; its exit code."""
-    set_up(home)
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", host, "-p", str(port)]
-    return subprocess.run(command, env=environment(home), cwd=CHECKOUT, check=False).returncode
+    """Dagster's web UI and the daemon, until one of them ends or Ctrl-C; the UI's exit code."""
+    command = [sys.executable, "-m", "dagster_webserver", "-w", str(WORKSPACE), "-h", host, "-p", str(port)]
+    with daemon(home):
+        try:
+            return subprocess.run(command, env=environment(home), cwd=CHECKOUT, check=False).returncode
+        except KeyboardInterrupt:
+            return 0
 
 
 def launch(home: Home, job: str, location: str) -> None:

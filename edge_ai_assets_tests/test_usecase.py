@@ -139,7 +139,7 @@ def test_none_at_all_is_too_few(part):
 def test_runs_by_time_need_a_time(hours):
     given = yaml.safe_load(GOOD) | {"runs": {"every": hours}}
     del given["time"]
-    with pytest.raises(UseCaseError, match="runs.every needs time.columns"):
+    with pytest.raises(UseCaseError, match=r"runs\.every: runs\.every needs time\.columns"):
         loads(yaml.safe_dump(given))
 
 

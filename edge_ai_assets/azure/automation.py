@@ -25,7 +25,11 @@ def readings_landed(
     """A sensor on the landing zone."""
 
     @dg.sensor(
-        name="readings_landed", jobs=[ingest, first], minimum_interval_seconds=EVERY, default_status=RUNNING
+        name="readings_landed",
+        jobs=[ingest, first],
+        minimum_interval_seconds=EVERY,
+        default_status=RUNNING,
+        description="Takes landed files into the lake, and on to the first release while there is none.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Take landed files into the lake; as long as there is no champion, go on to the first release.
@@ -50,7 +54,13 @@ def readings_landed(
 def packages_arrived(job: dg.UnresolvedAssetJobDefinition, home: Home) -> dg.SensorDefinition:
     """A sensor on Azure's end of the links."""
 
-    @dg.sensor(name="packages_arrived", job=job, minimum_interval_seconds=EVERY, default_status=RUNNING)
+    @dg.sensor(
+        name="packages_arrived",
+        job=job,
+        minimum_interval_seconds=EVERY,
+        default_status=RUNNING,
+        description="Brings return packages that arrived into the global tables.",
+    )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Bring arrived packages into the global tables.
 
@@ -72,7 +82,13 @@ def packages_arrived(job: dg.UnresolvedAssetJobDefinition, home: Home) -> dg.Sen
 def drift_seen(job: dg.UnresolvedAssetJobDefinition, home: Home, usecase: UseCase) -> dg.SensorDefinition:
     """A sensor that retrains when drift is seen, at most once in the use case's cool-down."""
 
-    @dg.sensor(name="drift_seen", job=job, minimum_interval_seconds=EVERY, default_status=RUNNING)
+    @dg.sensor(
+        name="drift_seen",
+        job=job,
+        minimum_interval_seconds=EVERY,
+        default_status=RUNNING,
+        description="Retrains when a site drifts and people there judged scores, once in the cool-down.",
+    )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Retrain when the newest look at drift found some under the newest release, and people there judged
         scores.
@@ -118,4 +134,5 @@ def retraining_due(job: dg.UnresolvedAssetJobDefinition, usecase: UseCase) -> dg
         cron_schedule=usecase.retraining.cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         tags={REASON: "schedule"},
+        description="Retrains whether or not drift is seen; releases only what passes the gates and is better.",
     )

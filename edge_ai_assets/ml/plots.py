@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8C8C8C"
 """Of Okabe and Ito's palette, which every kind of colour vision tells apart."""
+BESIDE_BAR: dict[str, Any] = {
+    "xytext": (4, 0),
+    "textcoords": "offset points",
+    "va": "center",
+    "fontsize": 8,
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+}
 UNDER_TITLE: dict[str, Any] = {"color": "#595959", "fontsize": 8, "ha": "center", "va": "bottom"}
 MOST_FEATURES = 20
 """Bars of the drift picture; of more features those highest above their thresholds are shown."""
@@ -67,8 +74,7 @@ def drift(
     axes = figure.subplots()
     axes.barh(range(len(judged)), ratios, color=[ORANGE if above else BLUE for above in over], height=0.7)
     for at, (ratio, reference) in enumerate(zip(ratios, judged, strict=True)):
-        label = axes.text(ratio, at, f" {verdict.psi[reference.name]:.2f} ", va="center", fontsize=8)
-        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        axes.annotate(f"{verdict.psi[reference.name]:.2f}", (ratio, at), **BESIDE_BAR)
     axes.set_yticks(range(len(judged)), [_short(reference.name) for reference in judged])
     axes.axvline(1, color=GREY, linestyle="--", linewidth=1, zorder=0)
     axes.text(1, 1, "threshold", transform=axes.get_xaxis_transform(), **UNDER_TITLE)

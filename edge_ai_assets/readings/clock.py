@@ -44,8 +44,10 @@ def find(columns: dict[str, Column]) -> tuple[Time, pd.Series] | None:
         if (column.is_number and not named) or column.present.empty:
             continue
         # A number is a time only when it is written like 20240131, not when it merely could be a year.
-        found = _parsed([column], [f for f in SINGLE if not column.is_number or (f and "%Y%m%d" in f)])
-        found = found or (_counted(column) if column.is_number else None)
+        found = _counted(column) if column.is_number else None
+        found = found or _parsed(
+            [column], [f for f in SINGLE if not column.is_number or (f and "%Y%m%d" in f)]
+        )
         if found and not _has_clock(found[1]):
             found = _with_clock(column, columns) or found
         if not found:
@@ -132,5 +134,5 @@ def _parsed(columns: Sequence[Column], formats: Sequence[str | None]) -> tuple[T
 
 
 def _stamps(words: pd.Series, form: str | None) -> pd.Series:
-    stamps = rules.parse_times(words, form)
-    return stamps.dt.tz_localize(None).astype("datetime64[us]")
+    stamps: pd.Series = rules.parse_times(words, form).dt.tz_localize(None).astype("datetime64[us]")
+    return stamps

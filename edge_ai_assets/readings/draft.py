@@ -57,16 +57,18 @@ def _lines(found: Guess) -> Iterator[str]:
         yield "# No windows: without a time, neighbouring rows need not have anything to do with each other."
         yield "windows: {}"
     yield "estimator: {name: hist_gradient_boosting}"
-    yield "# A new model is only released when it reaches these on data that it has not seen. Modest for a start:"
-    yield "# raise f1, lower false_alarm_rate to what the plant can live with."
-    yield "gates: {f1: 0.2, false_alarm_rate: 0.3}"
+    yield "# A new model is only released when it reaches these on data that it has not seen. Modest for a"
+    yield "# first release: raise f1 and lower false_alarm_rate to what the plant needs."
+    if found.history_doubt:
+        yield f"# CHECK: {found.history_doubt}. No F1 is asked for."
+    yield f"gates: {{f1: {0 if found.history_doubt else 0.1}, false_alarm_rate: 0.3}}"
     yield 'retraining: {cron: "0 3 * * 1", cooldown_minutes: 60}'
     yield ""
     yield from _egress(found, ranges)
     yield ""
     yield from _sites(found)
-    yield "# For a demo with this file: the share of each site's rows that is history to train on, or a time up"
-    yield '# to which it is, such as "2024-03-01". The rest arrives on the sites.'
+    yield "# For a demo: the share of each site's rows that is history to train on, or a time up to which"
+    yield '# it is, such as "2024-03-01". The rest arrives on the sites.'
     yield f"history: {found.history:g}"
 
 
@@ -190,14 +192,14 @@ def _chunks(found: Guess) -> Iterator[RawChunk]:
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
-    """Half as much again on either side, rounded; a quantity that comes down to 0 and no further ends there."""
+    """Half as much again on either side, rounded; what comes down to 0 and no further ends there."""
     span = high - low
     step = 10.0 ** (math.floor(math.log10(span)) - 1)
     below = math.floor((low - span / 2) / step) * step
     above = math.ceil((high + span / 2) / step) * step
-    if 0 <= low <= span / 50:
+    if 0 <= low <= span / 20:
         below = 0.0
-    return below, 0.0 if -span / 50 <= high <= 0 else above
+    return below, 0.0 if -span / 20 <= high <= 0 else above
 
 
 def _categories(found: Guess, column: Column) -> list[str]:

@@ -43,6 +43,7 @@ class Guess:
     every: str | None = None
     rows: int | None = None
     history: float = 0.5
+    history_doubt: str = ""
     places: list[str] = field(default_factory=list)
     """Sites as folders or files are named, when those tell sites apart and no column does."""
     doubts: list[str] = field(default_factory=list)
@@ -68,17 +69,15 @@ def guess(path: Path) -> Guess:
     keys = [columns[name].words for name in (site, run) if name]
     if places is not None:
         keys.append(places)
-    if time and stamps is not None:
-        if _repeats(stamps, keys) > 0.03:
-            parallel = None if site or places is not None else _telling_apart(stamps, free, keys)
-            if parallel:
-                site = parallel
-                doubts.append(f"times repeat, but not within one value of {site!r}: is it the site?")
-            else:
-                doubts.append(
-                    f"times in {' '.join(time.columns)!r} repeat, so rows are taken in file order instead"
-                )
-                time = stamps = None
+    if time and stamps is not None and _repeats(stamps, keys) > 0.03:
+        parallel = None if site or places is not None else _telling_apart(stamps, free, keys)
+        if parallel:
+            site = parallel
+            doubts.append(f"times repeat, but not within one value of {site!r}: is it the site?")
+        else:
+            shown = " ".join(time.columns)
+            doubts.append(f"times in {shown!r} repeat, so rows are taken in file order instead")
+            time = stamps = None
     # Time columns stay taken even when the time was given up: they are no features.
     free = {name: column for name, column in free.items() if name not in (site, run)}
     if not free:
@@ -92,10 +91,9 @@ def guess(path: Path) -> Guess:
     sites = columns[site].words.fillna("") if site else places
     if not run:
         _periods(result, stamps, sites)
-    result.history, late = histories.share(
+    result.history, result.history_doubt = histories.share(
         labels.is_positive(columns[label.column], label), sites, _runs(result, stamps), stamps
     )
-    doubts += [late] if late else []
     return result
 
 

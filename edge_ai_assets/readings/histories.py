@@ -44,5 +44,5 @@ def share(
         if min(trained, judged) >= ENOUGH:
             return part, ""
         found.append((min(trained, judged), part))
-    few = "few rows are positive, or they stand together: a model can hardly be trained on some and judged by others"
+    few = "few rows are positive, or they stand together, so one model can hardly be told from another"
     return max(found, key=lambda each: (each[0], -each[1]), default=(0, SHARES[0]))[1], few

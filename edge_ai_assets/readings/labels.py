@@ -10,7 +10,10 @@ import numpy as np
 from edge_ai_assets.readings.profile import Column
 from edge_ai_assets.usecase import Scalar
 
-TROUBLE = "anomal|fault|fail|alarm|alert|defect|broken|breakdown|error|outlier|attack|leak|st(ö|oe)rung|fehler|ausfall|defekt|panne"
+TROUBLE = (
+    "anomal|fault|fail|alarm|alert|defect|broken|breakdown|error|outlier|attack|leak|"
+    "st(ö|oe)rung|fehler|ausfall|defekt"
+)
 LABEL = re.compile(f"label|target|class|status|^y$|{TROUBLE}", re.I)
 EXACT = re.compile(
     r"^(label|anomaly|fault|failure|target|class|y|machine[ _]failure|is_anomaly|outlier)$", re.I

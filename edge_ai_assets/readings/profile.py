@@ -145,8 +145,8 @@ def _check_header(file: RawFile) -> None:
     rising = bool((np.diff(values[numeric]) > 0).all()) and not times.any()
     if 2 * (numeric | times).sum() >= len(file.columns) and not rising:
         raise ReadingsError(
-            f"{file.path}: the first line holds readings ({', '.join(file.columns[:4])}, …) where the names of "
-            "the columns should stand: add a line with names"
+            f"{file.path}: the first line holds readings ({', '.join(file.columns[:4])}, …) where the names "
+            "of the columns should stand: add a line with names"
         )
 
 

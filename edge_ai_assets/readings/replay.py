@@ -89,8 +89,8 @@ def file_plant(data: Path, usecase: UseCase, out: Path, *, first_share: float = 
     if not counts[0] or not counts[1] or (not counts[2] and first_share < 1):
         side = "no history" if not counts[0] else "nothing to replay" if not counts[1] else "one phase only"
         raise ReadingsError(
-            f"{data}: history {usecase.history!r} leaves {side} of {sum(counts)} runs; set history to another "
-            "share or time, or declare shorter runs"
+            f"{data}: history {usecase.history!r} leaves {side} of {sum(counts)} runs; set history to "
+            "another share or time, or declare shorter runs"
         )
     parts = [out / "history", out / "phase-1", out / "phase-2"]
     for part in parts:

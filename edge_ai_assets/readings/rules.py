@@ -162,7 +162,8 @@ def times(time: Time, columns: Sequence[pa.Array], source: Source, verdict: Verd
 def parse_times(words: pd.Series, form: str | None) -> pd.Series:
     """Texts as times in UTC, NaT where they cannot be read: by a strptime format, ISO 8601 or `EPOCHS`."""
     if form not in EPOCHS:
-        return pd.to_datetime(words, format=form or "ISO8601", errors="coerce", utc=True)
+        stamps: pd.Series = pd.to_datetime(words, format=form or "ISO8601", errors="coerce", utc=True)
+        return stamps
     since = pd.to_numeric(words, errors="coerce").to_numpy(np.float64, na_value=np.nan) * EPOCHS[form]
     since = np.where(np.abs(since) < 2**53, since, np.nan)
     return pd.Series(pd.to_datetime(since.round(), unit="us", utc=True), index=words.index)

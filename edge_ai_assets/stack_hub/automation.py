@@ -35,7 +35,12 @@ Marker = Callable[[SiteHome], str | None]
 def sites_registered(usecase: UseCase) -> dg.SensorDefinition:
     """A sensor that makes each site of the use case a partition, before anything can happen there."""
 
-    @dg.sensor(name="sites_registered", minimum_interval_seconds=EVERY, default_status=RUNNING)
+    @dg.sensor(
+        name="sites_registered",
+        minimum_interval_seconds=EVERY,
+        default_status=RUNNING,
+        description="Makes each site of the use case a partition.",
+    )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         """Register the sites of the use case. An event for a partition that is not registered is invisible
         for ever."""
@@ -53,7 +58,13 @@ def release_available(
 ) -> dg.SensorDefinition:
     """A sensor that brings the newest release to the sites, ring by ring."""
 
-    @dg.sensor(name="release_available", job=job, minimum_interval_seconds=EVERY, default_status=RUNNING)
+    @dg.sensor(
+        name="release_available",
+        job=job,
+        minimum_interval_seconds=EVERY,
+        default_status=RUNNING,
+        description="Brings the newest release to the sites, the next ring when the former's checks pass.",
+    )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         """Ask the sites that `rollout.next_sites` names to run the newest release, BATCH a tick.
 

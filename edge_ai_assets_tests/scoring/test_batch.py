@@ -1,10 +1,11 @@
-"""Files of readings through a scoring service: every row once, whatever is cut where, killed or sent again."""
+"""Files of readings through a scoring service: every row once, however cut, killed or sent again."""
 
 from __future__ import annotations
 
 import gzip
 from dataclasses import astuple
 from functools import partial
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -88,7 +89,7 @@ def features_of(service):
 def scored_in_pieces(site, cuts, lines=ROWS):
     service, edges = Service(), [0, *sorted(cuts), len(lines)]
     total = FileScored(0, 0, 0, 0, 0)
-    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(edges)):
         if start < end:
             one = score(site, service, deliver(site, lines[start:end], f"{number:02}.csv"))
             total = FileScored(*(a + b for a, b in zip(astuple(total), astuple(one), strict=True)))

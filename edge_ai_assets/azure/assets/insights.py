@@ -143,6 +143,7 @@ def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(row["rows"] for row in by_release),
+            "dagster/column_schema": columns.of_delta(home.tables, "feedback"),
             "by_release": records(
                 by_release, ["release", "rows", "f1", "false_alarm_rate", "miss_rate", "image"]
             ),
@@ -194,13 +195,13 @@ def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
                     "rows": site.rows,
                     "share": site.verdict.share,
                     "drifted": site.verdict.drifted,
-                    "nearest": site.nearest[0],
+                    "worst_feature": site.nearest[0],
                     "in_thresholds": site.nearest[1],
                     "above_threshold": ", ".join(site.verdict.exceeded) or "none",
                 }
                 for site in seen
             ],
-            ["site", "rows", "share", "drifted", "nearest", "in_thresholds", "above_threshold"],
+            ["site", "rows", "share", "drifted", "worst_feature", "in_thresholds", "above_threshold"],
         ),
         "release": newest.version if newest else 0,
         watch.RELEASE: newest.image if newest else "",

@@ -20,7 +20,7 @@ from edge_ai_assets.usecase import UseCase
         dg.AssetCheckSpec(
             "contract",
             asset=keys.RAW_TELEMETRY,
-            description="At least 90% of the new rows are as the use case declares, and every file is readable.",
+            description="At least 90% of new rows keep to the use case, and every file can be read.",
         )
     ],
 )

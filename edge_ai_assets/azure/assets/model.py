@@ -77,7 +77,7 @@ def candidate(
         dg.AssetCheckSpec(
             "gate",
             asset=keys.CHAMPION,
-            description="The champion's F1 and false alarm rate on held-back rows are within the use case's gates.",
+            description="The champion's F1 and false alarm rate on held-back rows pass the use case's gates.",
         )
     ],
 )
@@ -103,7 +103,7 @@ def champion(
     standing = contest.challenger if contest.promoted else contest.champion
     assert standing is not None
     came_from = lineage.read(home.champion)
-    contenders = {"challenger": contest.challenger, "champion so far": contest.champion}
+    contenders = {"challenger": contest.challenger, "champion": contest.champion}
     yield dg.MaterializeResult(
         metadata={
             "promoted": contest.promoted,
@@ -125,7 +125,7 @@ def champion(
             "held_back_rows": standing.rows,
             "contest": records(
                 [{"model": name, **asdict(scores)} for name, scores in contenders.items() if scores],
-                ["model", "f1", "false_alarm_rate", "miss_rate", "precision", "roc_auc", "rows"],
+                ["model", "f1", "false_alarm_rate", "miss_rate", "roc_auc"],
             ),
             "training_run": dg.MetadataValue.dagster_run(came_from.training_run),
             "training_set": came_from.training_set,

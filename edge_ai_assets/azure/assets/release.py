@@ -43,7 +43,7 @@ def image(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> d
                         "made": f"{one.created:%Y-%m-%d %H:%M}",
                         "image": one.image[7:19],
                         "training_set": one.data_version,
-                        "training_run": one.run_id,
+                        "training_run": one.run_id[:8],
                     }
                     for one in reversed(pack.known(home.registry, home.keys)[-20:])
                 ],

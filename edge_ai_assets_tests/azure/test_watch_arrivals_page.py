@@ -1,0 +1,175 @@
+"""Drift from histograms, packages that arrived, and the page when nothing is there yet."""
+
+from types import SimpleNamespace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edge_ai_assets import usecase
+from edge_ai_assets.azure import arrivals, page, watch
+from edge_ai_assets.delivery import pack, signing
+from edge_ai_assets.home import Home
+from edge_ai_assets.returns import inbox, tables
+from edge_ai_assets.returns.inbox import Received
+from edge_ai_assets.scoring import contract
+from edge_ai_assets.scoring.contract import Contract, Input, Reference
+
+CASE = usecase.loads("""
+name: mill
+description: 'A <script>alert("x")</script> & more'
+runs: {column: run}
+features: [{name: Flow}]
+label: {column: fault, positive: [1]}
+drift: {rows: 50}
+sites: [{name: north}, {name: south}]
+""")
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def released(home, monkeypatch):
+    """Release r1 is out; the champion is a later model already, with other bins."""
+    for folder, bins in ((home.candidates / "run 1", 2), (home.champion, 3)):
+        folder.mkdir(parents=True)
+        reference = Reference("Flow", tuple(float(edge) for edge in range(bins - 1)), (50,) * bins, 0.2)
+        made = Contract("mill", (Input("Flow", "number", "", "Flow"),), 0.5, "fault", (reference,))
+        contract.write(made, folder / "contract.json")
+    monkeypatch.setattr(pack, "newest", lambda *_: SimpleNamespace(image="r1", run_id="run 1", version=1))
+    return home
+
+
+@pytest.fixture
+def histograms(monkeypatch):
+    rows = []
+    monkeypatch.setattr(
+        tables,
+        "rows",
+        lambda folder, name, columns=(), **key: [r for r in rows if r["release"] == key["release"]],
+    )
+
+    def add(site, package, counts, release="r1"):
+        rows.append(
+            {"site": site, "package": package, "feature": "Flow", "counts": counts, "release": release}
+        )
+
+    return add
+
+
+def test_without_a_release_there_is_no_drift_to_see(home):
+    assert watch.drift(home, CASE) == [] and watch.champion_release(home) is None
+    assert watch.feedback_rows(home, ["north"]) == 0
+
+
+def test_sites_are_judged_by_the_release_they_run_and_not_by_the_next_champion(released, histograms):
+    histograms("south", 1, [60, 0])
+    histograms("north", 1, [30, 30])
+    histograms("north", 1, [0, 9000], release="r0")
+    found = watch.drift(released, CASE)
+    assert [(site.name, site.rows, site.verdict.drifted) for site in found] == [
+        ("north", 60, False),
+        ("south", 60, True),
+    ]
+
+
+@pytest.mark.parametrize(("rows", "judged"), [(49, 0), (50, 1)])
+def test_too_few_rows_are_not_judged(released, histograms, rows, judged):
+    histograms("north", 1, [rows, 0])
+    assert len(watch.drift(released, CASE)) == judged
+
+
+def test_drift_is_about_the_newest_packages(released, histograms):
+    for package in range(1, 40):
+        histograms("north", package, [100, 0] if package <= 29 else [50, 50])
+    (site,) = watch.drift(released, CASE)
+    assert site.rows == watch.RECENT * 100 and not site.verdict.drifted
+
+
+def test_feedback_is_counted_at_the_sites_asked_for(released, monkeypatch):
+    rows = [{"site": site} for site in ("north", "north", "south")]
+    monkeypatch.setattr(tables, "rows", lambda *_, release: rows if release == "r1" else [])
+    assert watch.feedback_rows(released, ["north"]) == 2
+    assert watch.feedback_rows(released, []) == 0
+
+
+def test_keys_are_by_site_whatever_its_name(home):
+    for site in ("north", "a.pub", "x-1"):
+        key = Ed25519PrivateKey.generate().public_key()
+        (home.keys / "sites").mkdir(parents=True, exist_ok=True)
+        (home.keys / "sites" / f"{site}.pub.pem").write_bytes(_pem(key))
+    assert set(arrivals.site_keys(home)) == {"north", "a.pub", "x-1"}
+    assert arrivals.site_keys(Home(home.root / "other")) == {}
+
+
+def _pem(key):
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_receiving_goes_on_until_nothing_is_left_and_adds_up(home, monkeypatch):
+    parts = [
+        Received(2, 10, 1, 0, [("north/x", "bad")], [("south", 3)], {1}, {"north"}),
+        Received(1, 5, 0, 2, [], [("south", 3)], {2}, {"south"}),
+        Received(0, 0, 0, 0, [("south/y", "bad")], [("south", 4)], set(), set()),
+    ]
+    left = iter(parts)
+    monkeypatch.setattr(inbox, "receive", lambda *_: next(left))
+    found = arrivals.receive_all(home)
+    assert (found.packages, found.insights, found.feedback, found.repeated) == (3, 15, 1, 2)
+    assert [name for name, _ in found.refused] == ["north/x", "south/y"]
+    assert found.waiting == [("south", 4)] and found.days == {1, 2} and found.sites == {"north", "south"}
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("north/north-00000002.zip", True),
+        ("north/north-00000001.zip", False),
+        ("south/south-00000001.zip", True),
+        ("north/.partial/north-00000003.zip", False),
+        ("north/notes.txt", False),
+        ("north-00000009.zip", False),
+    ],
+)
+def test_new_packages_are_those_not_yet_received(home, monkeypatch, name, new):
+    monkeypatch.setattr(tables, "rows", lambda *_: [{"site": "north", "number": 1}])
+    path = home.uplink / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    assert arrivals.new_packages(home) == ([path.name] if new else [])
+
+
+def test_the_page_before_anything_came(home):
+    path = page.publish(home, CASE)
+    text = path.read_text("utf-8")
+    assert text.count("nothing yet") >= 2 or "nothing came home yet" in text
+    assert "north" in text and "south" in text
+    assert [each.name for each in path.parent.iterdir()] == ["index.html"]
+
+
+def test_the_page_escapes_and_loads_nothing(home):
+    text = page.publish(home, CASE).read_text("utf-8")
+    assert "<script" not in text and "&lt;script&gt;" in text and "&amp; more" in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert not [word for word in ("src=", "url(", "@import", "<link") if word in text]
+    assert "default-src 'none'" in text
+
+
+def test_the_page_is_replaced_whole_or_not_at_all(home, monkeypatch):
+    path = page.publish(home, CASE)
+    before = path.read_bytes()
+    monkeypatch.setattr(page.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        page.publish(home, CASE.model_copy(update={"description": "other"}))
+    assert path.read_bytes() == before
+
+
+def test_a_release_key_is_made_once(home):
+    signing.create(home.keys, pack.KEY)
+    before = (home.keys / "release.pub.pem").read_bytes()
+    assert pack.newest(home.registry, home.keys) is None
+    assert (home.keys / "release.pub.pem").read_bytes() == before

@@ -1,0 +1,237 @@
+"""What the assets and sensors of a site call: provisioning, fetching, what waits, what is not there yet."""
+
+from __future__ import annotations
+
+import logging
+import stat
+
+import pytest
+
+from edge_ai_assets.delivery import signing
+from edge_ai_assets.delivery.errors import DeliveryError, MissingError
+from edge_ai_assets.home import Home
+from edge_ai_assets.returns.link import Link, LinkDown
+from edge_ai_assets.returns.outbox import Batch, Feedback, Outbox, OutboxError, PackageRow
+from edge_ai_assets.scoring import batch, supervisor
+from edge_ai_assets.scoring.batch import FileScored
+from edge_ai_assets.scoring.client import ServiceError
+from edge_ai_assets.scoring.folder import Failure, Release, Status
+from edge_ai_assets.stack_hub import delivery, provision, returning, scoring, waiting
+from edge_ai_assets.stack_hub.scoring import NotServing
+from edge_ai_assets_tests.tiny_model import tiny_release
+
+LOG = logging.getLogger(__name__)
+
+
+@pytest.fixture
+def home(tmp_path):
+    made = Home(tmp_path)
+    signing.create(made.keys, "release")
+    return made
+
+
+@pytest.fixture
+def site(home):
+    return provision.provision(home, "north")
+
+
+@pytest.fixture
+def serving(site, monkeypatch):
+    """A service that answers, as its folder says it."""
+    state = Status("north", 1, "1", "http://127.0.0.1:9", 2, Release("sha256:1", 1, "x"))
+    monkeypatch.setattr(supervisor, "status", lambda folder: state if folder == site.root else None)
+    (site.root / "current").symlink_to(tiny_release(site.root.parent / "release", usecase=True))
+    return state
+
+
+def scored(site, rows=3):
+    with Outbox(site.outbox) as outbox:
+        outbox.append([Batch(None, "r1", 1, [0.9] * rows, [True] * rows, [False] * rows, [b"{}"] * rows)])
+
+
+class TestProvision:
+    def test_a_site_has_its_keys_and_azure_knows_the_public_one(self, home, site):
+        assert site.readings.is_dir() and site.spool.is_dir()
+        assert (home.keys / "sites" / "north.pub.pem").read_bytes() == (
+            signing.public_path(provision.private_key(site)).read_bytes()
+        )
+        assert provision.release_key(site).read_bytes() == (home.keys / "release.pub.pem").read_bytes()
+
+    def test_again_changes_nothing(self, home, site):
+        before = {path: path.read_bytes() for path in home.root.rglob("*") if path.is_file()}
+        assert provision.provision(home, "north") == site
+        assert {path: path.read_bytes() for path in home.root.rglob("*") if path.is_file()} == before
+
+    def test_secrets_are_the_site_s_alone(self, home, site):
+        other = provision.provision(home, "south")
+        for name in (provision.PSEUDONYM_KEY, "site.pem"):
+            assert stat.S_IMODE((site.keys / name).stat().st_mode) == 0o600
+            assert (site.keys / name).read_bytes() != (other.keys / name).read_bytes()
+        assert len((site.keys / provision.PSEUDONYM_KEY).read_bytes()) == 32
+        assert not list((home.keys / "sites").glob("*.key"))
+
+    def test_a_pinned_key_stays_whoever_offers_another(self, home, site):
+        pinned = provision.release_key(site).read_bytes()
+        (home.keys / "release.pub.pem").write_bytes(b"another")
+        provision.provision(home, "north")
+        assert provision.release_key(site).read_bytes() == pinned
+
+    def test_before_the_first_release_there_is_nothing_to_trust(self, tmp_path):
+        with pytest.raises(MissingError, match="materialize release/image first"):
+            provision.provision(Home(tmp_path / "other"), "north")
+
+
+class TestDelivery:
+    def test_without_a_link_nothing_is_fetched(self, home, site):
+        Link(site.root).cut()
+        with pytest.raises(LinkDown, match="`edge-ai link up` restores it"):
+            delivery.fetch(site, home.registry)
+
+    def test_an_empty_registry_is_an_error_of_delivery(self, home, site):
+        with pytest.raises(DeliveryError):
+            delivery.fetch(site, home.registry)
+
+    def test_nothing_installed_says_what_to_do(self, site):
+        with pytest.raises(
+            delivery.NothingInstalled, match="site north has no release: materialize site/rel"
+        ):
+            delivery.installed(site)
+
+    def test_state_of_a_site_that_never_served(self, site):
+        found = delivery.state(site, Target("sha256:1"))
+        assert (found.serving, found.failed, found.linked, found.healthy) == (None, None, True, True)
+
+    @pytest.mark.parametrize(("image", "failed"), [("sha256:2", "it is broken"), ("sha256:3", None)])
+    def test_only_a_failure_of_the_release_in_question_counts(self, site, monkeypatch, image, failed):
+        failure = Failure("sha256:2", "it is broken", "")
+        state = Status("north", 1, "1", current=Release("sha256:1", 1, "x"), failed=failure)
+        monkeypatch.setattr(supervisor, "status", lambda folder: state)
+        found = delivery.state(site, Target(image))
+        assert (found.serving, found.failed) == (1, failed)
+
+
+class Target:
+    def __init__(self, image):
+        self.image, self.version = image, 9
+
+
+class TestScoring:
+    def test_without_a_service_it_says_what_to_do(self, site):
+        with pytest.raises(NotServing, match="at site north: materialize site/deployment"):
+            scoring.score_waiting(site, LOG)
+
+    def test_an_unreadable_file_is_set_aside_and_the_others_are_scored(self, site, serving, monkeypatch):
+        from edge_ai_assets.readings.raw import ReadingsError
+
+        def score_file(path, **_):
+            if path.name.startswith("bad"):
+                raise ReadingsError(f"{path}: the file is empty")
+            path.unlink()
+            return FileScored(10, 1, 2, 3, 4)
+
+        monkeypatch.setattr(batch, "score_file", score_file)
+        for turn in range(2):
+            for name in ("a.csv", "bad.csv", "c.csv"):
+                (site.readings / name).write_text(str(turn))
+            done = scoring.score_waiting(site, LOG)
+        numbers = (done.scored, done.rejected, done.baseline, done.anomalies, done.outside)
+        assert numbers == (20, 2, 4, 6, 8) and (done.files, done.unreadable, done.release) == (2, 1, 1)
+        aside = sorted((site.readings / "unreadable").iterdir())
+        assert [(path.name, path.read_text()) for path in aside] == [("bad.csv", "0"), ("bad.csv.1", "1")]
+
+    def test_a_service_that_goes_away_ends_it_and_the_files_stay(self, site, serving, monkeypatch):
+        def score_file(path, **_):
+            raise ServiceError("no answer")
+
+        monkeypatch.setattr(batch, "score_file", score_file)
+        (site.readings / "a.csv").write_text("x")
+        with pytest.raises(ServiceError):
+            scoring.score_waiting(site, LOG)
+        assert [path.name for path in batch.waiting(site)] == ["a.csv"]
+
+    def test_the_use_case_is_the_one_that_was_released(self, site, serving):
+        assert scoring.deployed_usecase(site).name == "tiny"
+
+
+class TestReturning:
+    def test_a_site_that_never_scored_has_zeros(self, site):
+        assert returning.counts(site) == returning.recount(site) == returning.NOTHING
+        assert returning.conserved(site) and not site.outbox.exists()
+        assert set(returning.as_dict(returning.NOTHING).values()) == {0}
+
+    def test_counts_are_those_of_the_outbox(self, site):
+        scored(site, 7)
+        assert returning.as_dict(returning.counts(site)) == {
+            **dict.fromkeys(("uploaded", "withheld", "quarantined", "expired"), 0),
+            **{"scored": 7, "pending": 7},
+        }
+        assert returning.counts(site) == returning.recount(site)
+
+    def test_packing_and_uploading_need_an_outbox(self, site, serving, home):
+        with pytest.raises(OutboxError, match="there is no outbox"):
+            returning.pack_all(site)
+        with pytest.raises(OutboxError, match="there is no outbox"):
+            returning.upload(site, home.uplink)
+
+    def test_what_may_not_leave_is_counted_though_nothing_is_packed(self, site, serving):
+        scored(site, 5)
+        with Outbox(site.outbox) as outbox:
+            outbox.classify(dict.fromkeys(range(1, 6), "normal"))
+        done = returning.pack_all(site)
+        counts = returning.counts(site)
+        assert (done.packages, done.rows) == ([], 0) and counts.conserved and counts.pending == 0
+        assert sum(done.withheld.values()) == counts.withheld
+
+
+class TestWaiting:
+    def test_readings_wait_only_where_a_service_answers(self, site, monkeypatch):
+        (site.readings / "a.csv").write_text("x")
+        assert waiting.readings(site) is None
+        monkeypatch.setattr(supervisor, "status", lambda folder: object())
+        first = waiting.readings(site)
+        assert first is not None and waiting.readings(site) == first
+        (site.readings / "b.csv").write_text("x")
+        assert waiting.readings(site) != first
+        for name in ("a.csv", "b.csv"):
+            (site.readings / name).unlink()
+        (site.readings / ".c.csv").write_text("half")
+        assert waiting.readings(site) is None
+
+    def test_scores_wait_until_they_are_classified_and_packed(self, site):
+        assert waiting.scores(site) is None
+        scored(site)
+        first = waiting.scores(site)
+        assert first is not None and waiting.scores(site) == first
+        with Outbox(site.outbox) as outbox:
+            outbox.classify(dict.fromkeys((1, 2, 3), "anomaly"))
+            assert waiting.scores(site) is not None
+            outbox.dispose("withheld", {"x": [1, 2, 3]})
+            assert waiting.scores(site) is None
+            outbox.add_feedback([Feedback(1, True, None, None, 5)])
+        assert waiting.scores(site) not in (None, first)
+
+    def test_scores_do_not_wait_twice_while_files_are_to_be_scored(self, site, serving):
+        scored(site)
+        (site.readings / "a.csv").write_text("x")
+        assert waiting.batch_waits(site) and waiting.scores(site) is None
+
+    def test_packages_wait_only_where_the_link_is_up(self, site):
+        assert waiting.packages(site) is None
+        scored(site)
+        with Outbox(site.outbox) as outbox:
+            outbox.classify(dict.fromkeys((1, 2, 3), "anomaly"))
+            assert waiting.packages(site) is None
+            outbox.seal(package(outbox), [1, 2, 3], [], {}, {})
+        assert waiting.packages(site) == "1"
+        Link(site.root).cut()
+        assert waiting.packages(site) is None
+        Link(site.root).restore()
+        with Outbox(site.outbox) as outbox:
+            outbox.uploaded(1, 5)
+        assert waiting.packages(site) is None
+
+
+def package(outbox):
+    given = {"number": 1, "name": "north-00000001.zip", "digest": "d", "first": 1, "last": 3, "rows": 3}
+    given |= {"feedback": 0, "bytes": 10, "previous": "", "sealed_at": 1, "uploaded_at": None}
+    return PackageRow(**{name: given[name] for name in PackageRow.__struct_fields__})

@@ -19,7 +19,7 @@ from edge_ai_assets.delivery.release import all_releases
 from edge_ai_assets.delivery.signing import load_public
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml import lineage
-from edge_ai_assets.returns import daily, judged, tables
+from edge_ai_assets.returns import daily, tables
 from edge_ai_assets.stack_hub import delivery, returning, waiting
 from edge_ai_assets_tests.chain import changed, deliver, lines, played
 
@@ -214,10 +214,6 @@ class TestWhatCameHome:
         assert made["insights"] == tables.count(chain.home.tables, "insights") and made["days_computed"] == 1
         assert only(chain, "home again", keys.INSIGHTS)["days_computed"] == 0
         assert daily.refresh(chain.home.tables).days_computed == 0
-
-    def test_feedback_is_judged_by_release(self, chain):
-        (row,) = judged.by_release(chain.home.tables)
-        assert row["rows"] == 4 and only(chain, "home", keys.FEEDBACK)["f1_newest"] == row["f1"]
 
     def test_drift_is_where_it_is(self, chain):
         made = only(chain, "home", keys.DRIFT)

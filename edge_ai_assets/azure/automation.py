@@ -134,5 +134,5 @@ def retraining_due(job: dg.UnresolvedAssetJobDefinition, usecase: UseCase) -> dg
         cron_schedule=usecase.retraining.cron,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         tags={REASON: "schedule"},
-        description="Retrains whether or not drift is seen; releases only what passes the gates and is better.",
+        description="Retrains whether or not drift is seen; only a better model goes out.",
     )

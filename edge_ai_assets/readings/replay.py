@@ -84,6 +84,8 @@ def file_plant(data: Path, usecase: UseCase, out: Path, *, first_share: float = 
     named = {path: "-".join([*path.relative_to(root).parent.parts, stem(path)]) for path in files}
     for path, name in named.items():
         cutter.look(RawFile(path, usecase.source), name)
+    if not cutter.runs:
+        raise ReadingsError(f"{data}: no row can be told a site, a run and a time: {cutter.problem}")
     cutter.deal(first_share)
     counts = [sum(run.part == part for run in cutter.runs) for part in range(3)]
     if not counts[0] or not counts[1] or (not counts[2] and first_share < 1):
@@ -98,7 +100,8 @@ def file_plant(data: Path, usecase: UseCase, out: Path, *, first_share: float = 
     written: list[dict[str, set[Path]]] = [{}, {}, {}]
     for path, name in named.items():
         for number, site, lines, header in cutter.cut(RawFile(path, usecase.source), name):
-            target = parts[number] / site / f"{name}.csv"
+            # Blocks of rows are named by the file, and no run may go by the name of an earlier one.
+            target = parts[number] / site / f"{name}{f'-{number}' if number else ''}.csv"
             target.parent.mkdir(parents=True, exist_ok=True)
             fresh = target not in written[number].setdefault(site, set())
             written[number][site].add(target)
@@ -131,6 +134,8 @@ class _Cutter:
         self._cut, self._share = _cut(usecase)
         self.runs: list[_Run] = []
         """By code, which is the order in which they were met."""
+        self.problem = "the file has a header and no rows"
+        """Why the first row is without a run that is."""
 
     def look(self, file: RawFile, name: str) -> None:
         """Find the runs that begin in a file, and count their rows."""
@@ -203,6 +208,9 @@ class _Cutter:
             good = verdict.good
             if not usecase.runs.column:
                 run[good] = names.of(site[good], time[good])
+            if not self.runs:
+                reasons = verdict.problems.items()
+                self.problem = next((f"{reason[1]} (row {row + 1})" for row, reason in reasons), self.problem)
             codes = np.full(chunk.rows, -1, np.int64)
             codes[good] = self._codes.of(site[good], run[good])
             yield chunk, codes, pd.DataFrame({"site": site, "time": time})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import dagster as dg
 
@@ -73,6 +74,7 @@ def release_available(
         """
         from edge_ai_assets.delivery import pack
         from edge_ai_assets.stack_hub import delivery
+        from edge_ai_assets.stack_hub.returning import conserved
 
         target = pack.newest(home.registry, home.keys)
         if target is None:
@@ -82,9 +84,17 @@ def release_available(
         registered = context.instance.get_dynamic_partitions(str(SITES.name))
         states: dict[str, SiteState] = {name: delivery.state(home.site(name), target) for name in registered}
         asked, why = next_sites(usecase, target.version, states)
+        if asked:
+            # The checks of the sites that have it cost most, and matter only when there is somebody to ask.
+            have = [name for name, state in states.items() if state.serving == target.version]
+            states |= {name: replace(states[name], healthy=conserved(home.site(name))) for name in have}
+            asked, why = next_sites(usecase, target.version, states)
         if not asked:
             return dg.SkipReason(why)
-        return requests(asked[:BATCH], registered, f"release {target.version}")
+        batch = asked[:BATCH]
+        # When the site's service last began is part of the request: one that dies again is asked again.
+        found = hashlib.sha256(repr([(name, states[name].since) for name in batch]).encode()).hexdigest()[:8]
+        return requests(batch, registered, f"release {target.version} {found}")
 
     return sensor
 

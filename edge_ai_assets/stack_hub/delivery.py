@@ -10,7 +10,7 @@ from edge_ai_assets.delivery.release import Release
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns.link import Link
-from edge_ai_assets.scoring import supervisor
+from edge_ai_assets.scoring import folder, supervisor
 from edge_ai_assets.stack_hub.provision import release_key
 from edge_ai_assets.stack_hub.rollout import SiteState
 
@@ -59,16 +59,14 @@ def deploy(site: SiteHome, release: Release) -> supervisor.Status:
 
 
 def state(site: SiteHome, target: Release) -> SiteState:
-    """What the rollout needs to know of a site."""
-    from edge_ai_assets.stack_hub.returning import conserved
-
-    running = supervisor.status(site.root)
+    """What the rollout needs to know of a site, but for its checks."""
+    running, last = supervisor.status(site.root), folder.read_status(site.root)
     failed = (
         running.failed if running and running.failed and running.failed.release_id == target.image else None
     )
     return SiteState(
         serving=running.version if running else None,
+        since=last.since if last else None,
         failed=failed.reason if failed else None,
         linked=Link(site.root).up,
-        healthy=conserved(site),
     )

@@ -19,6 +19,8 @@ class SiteState:
     """Version of the release that answers; None when nothing does."""
     failed: str | None = None
     """Why the newest release did not take over, if it was tried."""
+    since: str | None = None
+    """When the release that answers, or that last did, began to."""
     linked: bool = True
     healthy: bool = True
     """Whether its checks pass."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 
@@ -102,6 +105,34 @@ def test_without_a_site_column_the_folder_is_the_site(mill, zone):
     frames = [pd.read_parquet(path) for path in (zone.lake / "raw_telemetry").iterdir()]
     assert sorted(pd.concat(frames)["_site"]) == ["north", "north", "south"]
     assert "elsewhere" in landed.unreadable[0][1]
+
+
+MILLION = """
+import resource, sys
+from pathlib import Path
+from edge_ai_assets import usecase
+from edge_ai_assets.readings.landing import ingest_all
+root = Path(sys.argv[1])
+case = usecase.load(root / "mill.yaml")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+landed = ingest_all(root / "landing", case, root / "lake")
+print(landed.rows, landed.rejected, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_file_of_a_million_rows_is_taken_in_bounded_memory(zone):
+    rows = ["r,1.5,0", "r,2.5,1", "r,3.5,0", "r,broken,0"] * 250_000
+    zone("north/large.csv", *rows, header="run,Flow,fault")
+    (zone.root.parent / "mill.yaml").write_text(
+        "name: mill\nruns: {column: run}\nfeatures: [{name: Flow}]\n"
+        "label: {column: fault, positive: [1]}\nsites: [{name: north}]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", MILLION, str(zone.root.parent)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    good, bad, megabytes = map(int, done.stdout.split())
+    assert (good, bad) == (750_000, 250_000) and megabytes < 400
 
 
 def test_readings_with_the_columns_of_a_bundled_use_case_get_it(tmp_path):

@@ -149,6 +149,25 @@ def test_a_history_that_leaves_one_phase_only(tmp_path: Path) -> None:
         file_plant(path, usecase, tmp_path / "out")
 
 
+def test_a_plant_of_which_no_row_can_be_placed(tmp_path: Path) -> None:
+    path = save(log(), tmp_path / "log.csv")
+    time = usecases.Time(columns=("time",), format="%d.%m.%Y")
+    usecase = drafted(path).model_copy(update={"time": time})
+    expected = r"time 'time' is '2024-01-01 00:00:00', which is not the format '%d\.%m\.%Y' \(row 1\)"
+    with pytest.raises(ReadingsError, match=expected):
+        file_plant(path, usecase, tmp_path / "out")
+
+
+def test_blocks_of_rows_have_names_of_their_own_in_each_part(tmp_path: Path) -> None:
+    path = save(log().drop(columns="time"), tmp_path / "log.csv")
+    usecase = drafted(path)
+    plant = file_plant(path, usecase, tmp_path / "out")
+    parts = [plant.history, *([p for ps in phase.values() for p in ps] for phase in plant.phases)]
+    named = [{run for path in part for run in readings(path, usecase)["_run"]} for part in parts]
+    assert all(named)
+    assert not (named[0] & named[1] or named[0] & named[2] or named[1] & named[2])
+
+
 def rare(*faults: slice) -> pd.DataFrame:
     frame = log().assign(fault=0)
     for part in faults:

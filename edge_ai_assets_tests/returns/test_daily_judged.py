@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
-import deltalake
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -102,6 +101,8 @@ def test_days_that_are_not_touched_are_not_written_again(tmp_path, monkeypatch):
     add_insights(tmp_path, [(0, "a", "r1", True, 0.9), (1, "a", "r1", True, 0.9)])
     refresh(tmp_path)
     add_insights(tmp_path, [(1, "b", "r1", True, 0.5)], first=9)
+    import deltalake
+
     written = []
     monkeypatch.setattr(deltalake, "write_deltalake", lambda _, rows, **how: written.append((rows, how)))
     refresh(tmp_path)

@@ -1,14 +1,18 @@
 """Sensors over all sites: a bounded batch, in turn, through restarts and absences, nothing twice."""
 
+from types import SimpleNamespace
+
 import dagster as dg
 import pytest
 
 from edge_ai_assets import usecase
+from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.stack_hub import automation
+from edge_ai_assets.stack_hub import automation, delivery
 from edge_ai_assets.stack_hub.automation import BATCH, LOOK, next_in_turn, something_waits
 from edge_ai_assets.stack_hub.fleet import RANGE_END, RANGE_START
+from edge_ai_assets.stack_hub.rollout import SiteState
 from edge_ai_assets.usecase import Site
 
 
@@ -172,3 +176,19 @@ def test_without_a_release_no_site_is_asked(instance, home):
 )
 def test_turns_go_round(last, expected):
     assert next_in_turn(["a", "b", "c"], last, 2) == expected
+
+
+def test_a_site_whose_service_died_again_is_asked_again_at_once(instance, home, monkeypatch):
+    """The demo stops its services; `make ui` right after it must start them, not wait for the next retry."""
+    monkeypatch.setattr(automation.time, "time", lambda: 1_000_000.0)
+    case = usecase.load(usecase.BUNDLED / "pump-station.yaml")
+    instance.add_dynamic_partitions(str(SITES.name), [site.name for site in case.sites])
+    since = ["2026-11-21T01:00:00"]
+    release = SimpleNamespace(version=1, image="sha256:1")
+    monkeypatch.setattr(pack, "newest", lambda registry, keys: release)
+    monkeypatch.setattr(delivery, "state", lambda site, target: SiteState(serving=None, since=since[0]))
+    sensor = automation.release_available(JOB, home, case)
+    first = tick(sensor, instance)[1]
+    assert tick(sensor, instance)[1] == first
+    since[0] = "2026-11-21T01:05:00"
+    assert tick(sensor, instance)[1] != first

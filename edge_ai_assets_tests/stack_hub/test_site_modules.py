@@ -207,7 +207,7 @@ class TestWaiting:
             assert waiting.scores(site) is not None
             outbox.dispose("withheld", {"x": [1, 2, 3]})
             assert waiting.scores(site) is None
-            outbox.add_feedback([Feedback(1, True, None, None, 5)])
+            outbox.add_feedback([Feedback(1, True, None, "operator", 5)])
         assert waiting.scores(site) not in (None, first)
 
     def test_scores_do_not_wait_twice_while_files_are_to_be_scored(self, site, serving):
@@ -233,5 +233,5 @@ class TestWaiting:
 
 def package(outbox):
     given = {"number": 1, "name": "north-00000001.zip", "digest": "d", "first": 1, "last": 3, "rows": 3}
-    given |= {"feedback": 0, "bytes": 10, "previous": "", "sealed_at": 1, "uploaded_at": None}
+    given |= {"feedback": 0, "bytes": 10, "previous": "", "created_at": 1, "uploaded_at": None}
     return PackageRow(**{name: given[name] for name in PackageRow.__struct_fields__})

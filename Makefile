@@ -28,7 +28,7 @@ status: $(VENV)/.installed ## What became of every score
 	$(BIN)/edge-ai status
 
 test: $(VENV)/.installed ## All tests that need no server
-	$(BIN)/pytest -n auto -m 'not integration'
+	$(BIN)/pytest -n auto --dist loadfile -m 'not integration'
 
 integration: $(VENV)/.installed ## Tests with real servers and a browser
 	$(BIN)/pytest -m integration

@@ -286,7 +286,7 @@ class UseCase(_Part):
     history: Moment = Field(
         0.5,
         description="For demos with a file: what is history, to train on; the rest reaches the sites later. "
-        "A share of the rows, or a time.",
+        "A share of each site's rows, or a time.",
     )
 
     @model_validator(mode="after")

@@ -113,7 +113,9 @@ class _Story:
             for path in history:
                 world.deliver(path, self.home.landing / path.parent.name)
             world.until(lambda: world.version() == 1, "the first release")
-            found = world.newest(keys.CHAMPION) or {}
+            lake, found = world.newest(keys.RAW_TELEMETRY) or {}, world.newest(keys.CHAMPION) or {}
+            if lake.get("quarantined_rows"):
+                say(f"{lake['quarantined_rows']:,} rows are in quarantine, {lake['new_rows']:,} in the lake")
             say(
                 f"release 1: F1 {found['f1']:.3f}, false alarm rate {found['false_alarm_rate']:.1%} "
                 "on held-back runs"

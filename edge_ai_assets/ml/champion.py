@@ -8,6 +8,7 @@ from pathlib import Path
 from edge_ai_assets.ml import evaluation
 from edge_ai_assets.ml.evaluation import Scores
 from edge_ai_assets.ml.training_set import TrainingSet
+from edge_ai_assets.scoring.contract import ContractError
 from edge_ai_assets.usecase import Gates
 
 
@@ -22,16 +23,22 @@ class Contest:
 
 
 def contest(candidate: Path, champion: Path, training_set: TrainingSet, gates: Gates) -> Contest:
-    """Evaluate both models on the held-back rows of the newest training set and decide which is to be
-    released."""
+    """Evaluate both on the held-back rows of the newest training set and decide which is to be released.
+
+    A champion that cannot take these rows, because a feature is gone or has another kind, does not count.
+    """
     rows = training_set.held_back_frame()
     challenger = evaluation.evaluate(candidate, rows)
-    same = champion.exists() and champion.resolve() == candidate.resolve()
-    former = evaluation.evaluate(champion, rows) if champion.exists() and not same else None
-    if same:
-        return Contest(challenger, challenger, False, "the candidate is already the champion")
+    former, unfit = None, ""
+    if champion.exists():
+        if champion.resolve() == candidate.resolve():
+            return Contest(challenger, challenger, False, "the candidate is already the champion")
+        try:
+            former = evaluation.evaluate(champion, rows)
+        except ContractError as error:
+            unfit = f" (the champion cannot take today's rows: {error})"
     decision = evaluation.decide(challenger, former, gates)
-    return Contest(challenger, former, decision.promote, decision.reason)
+    return Contest(challenger, former, decision.promote, decision.reason + unfit)
 
 
 def passes(scores: Scores, gates: Gates) -> bool:

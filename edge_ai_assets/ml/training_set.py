@@ -66,7 +66,7 @@ def make(raw: Path, tables: Path, usecase: UseCase, out: Path) -> Made:
     """
     import pandas as pd
 
-    readings, repeated = _readings(raw)
+    readings, repeated = _readings(raw, usecase)
     made = features.compute(readings, usecase)
     made = made[features.scorable(made, usecase)].assign(_origin="lake")
     returned = from_feedback(_feedback(tables), usecase)
@@ -140,14 +140,21 @@ def from_feedback(table: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
     return frame
 
 
-def _readings(raw: Path) -> tuple[pd.DataFrame, int]:
-    """All readings, rows of a run numbered over all files; and how many stood in more than one file."""
+def _readings(raw: Path, usecase: UseCase) -> tuple[pd.DataFrame, int]:
+    """All readings, rows of a run numbered over all files; and how many stood in more than one file.
+
+    A feature that was declared after all these were taken in is missing in them.
+    """
+    import numpy as np
     import pandas as pd
 
     files = sorted(raw.glob("*.parquet"))
     if not files:
         raise NoTrainingSet(f"{raw} holds no readings: land files first")
     frame = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    for feature in usecase.features:
+        if feature.name not in frame:
+            frame[feature.name] = np.nan if feature.kind == "number" else None
     # Not by `_row`: it starts anew in each file. Without times the order within and of the files is kept.
     frame = frame.sort_values(["_site", "_run", "_time"], kind="stable", ignore_index=True)
     timed = frame["_time"].notna()

@@ -74,3 +74,12 @@ def test_gates(truth, answers, fine):
 def test_a_bound_is_within():
     found = scores([1] * 6 + [0] * 8, [1] * 3 + [0] * 3 + [1] * 1 + [0] * 7, 0.5)
     assert champion.passes(found, Gates(f1=found.f1, false_alarm_rate=found.false_alarm_rate))
+
+
+def test_a_champion_that_cannot_take_today_s_rows_does_not_stand_in_the_way(tmp_path, held_back):
+    """Its feature was renamed in the use case: without this, nothing could ever replace it."""
+    candidate = model(tmp_path / "candidate", GOOD)
+    tiny_release(tmp_path / "champion", inputs=(Input("Old", "number", "", "Old"),), weights=[1.0], bias=0.0)
+    found = contest(candidate, tmp_path / "champion", held_back, GATES)
+    assert found.promoted and found.champion is None
+    assert "cannot take today's rows" in found.reason and "'Old'" in found.reason

@@ -236,3 +236,12 @@ def test_lineage_comes_back_and_a_malformed_one_is_named(tmp_path):
     (tmp_path / "lineage.json").write_text('{"training_run": "", "training_set": "", "usecase": "", "b": 1}')
     with pytest.raises(msgspec.ValidationError, match="`b`"):
         read(tmp_path)
+
+
+def test_a_feature_declared_after_the_readings_were_taken_in_is_missing_in_them(lake):
+    put(lake, readings())
+    later = CASE.model_copy(
+        update={"features": (*CASE.features, CASE.numbers[0].model_copy(update={"name": "Later"}))}
+    )
+    _, frame = made(lake, later)
+    assert frame["Later"].isna().all()

@@ -132,7 +132,7 @@ def test_a_file_of_a_million_rows_is_taken_in_bounded_memory(zone):
     )
     assert done.returncode == 0, done.stderr
     good, bad, megabytes = map(int, done.stdout.split())
-    assert (good, bad) == (750_000, 250_000) and megabytes < 400
+    assert (good, bad) == (750_000, 250_000) and megabytes < 250
 
 
 def test_readings_with_the_columns_of_a_bundled_use_case_get_it(tmp_path):

@@ -180,7 +180,8 @@ class _Story:
                 local.launch(self.home, "retrain", "edge_ai_assets.azure")
             world.until(lambda: world.finished("retrain"), "the retraining")
             say(str((world.newest(keys.CHAMPION) or {})["decision"]))
-        self.rollout(world.version())
+        if world.version() > 1:
+            self.rollout(world.version())
         return by_sensor
 
     def rollout(self, version: int) -> None:

@@ -203,9 +203,12 @@ class World:
         """The first error of a run, as a line."""
         for entry in self.instance.all_logs(run_id):
             event = entry.dagster_event
-            if event and event.is_step_failure and event.step_failure_data.error:
-                error = event.step_failure_data.error
-                return (error.cause or error).message.strip().splitlines()[-1]
+            if event and event.is_step_failure:
+                said, error = event.step_failure_data.user_failure_data, event.step_failure_data.error
+                if said and said.description:
+                    return said.description
+                if error:
+                    return (error.cause or error).message.strip().splitlines()[-1]
         return "see its log"
 
     # Waiting.

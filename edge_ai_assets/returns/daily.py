@@ -64,9 +64,8 @@ def refresh(tables: Path) -> Refreshed:
             db.execute("CREATE VIEW former AS SELECT day, insights FROM fresh WHERE false")
         stale = [day for (day,) in db.execute(STALE).fetchall()]
         if stale:
-            computed: Any = db.execute(
-                "SELECT * FROM fresh WHERE day IN (SELECT unnest($1))", [stale]
-            ).to_arrow_table()
+            found: Any = db.sql("SELECT * FROM fresh WHERE day IN (SELECT unnest($1))", params=[stale])
+            computed = found.to_arrow_table()
             days = ", ".join(f"'{day}'" for day in stale)
             replaced = None if former is None else f"day IN ({days})"
             write_deltalake(tables / NAME, computed, mode="overwrite", predicate=replaced)

@@ -43,9 +43,9 @@ def candidate(
     from edge_ai_assets.ml.lineage import Lineage
 
     newest = sets.newest(home.training_sets)
-    out = home.candidates / context.run_id
+    out = home.candidates / context.run.run_id
     out.parent.mkdir(parents=True, exist_ok=True)
-    declared = out.parent / f"{context.run_id}.yaml"
+    declared = out.parent / f"{context.run.run_id}.yaml"
     usecases.dump(usecase, declared)
     command = [sys.executable, "-m", "edge_ai_assets.ml.train"]
     command += ["--usecase", str(declared), "--training-set", str(newest.path), "--out", str(out)]
@@ -54,7 +54,9 @@ def candidate(
     )
     results = done.get_results()
     if all(result.passed for result in results if isinstance(result, dg.AssetCheckResult)):
-        Lineage(training_run=context.run_id, training_set=newest.version, usecase=usecase.digest).write(out)
+        Lineage(training_run=context.run.run_id, training_set=newest.version, usecase=usecase.digest).write(
+            out
+        )
         point(home.candidate, out)
         context.add_asset_metadata(
             {

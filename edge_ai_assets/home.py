@@ -41,6 +41,11 @@ class SiteHome:
         return self.root / "lookback.parquet"
 
     @property
+    def scoring(self) -> Path:
+        """Note of the file of readings that is being scored."""
+        return self.root / "scoring.json"
+
+    @property
     def outbox(self) -> Path:
         return self.root / "outbox.db"
 
@@ -52,6 +57,11 @@ class SiteHome:
     @property
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"
+
+    @property
+    def media(self) -> Path:
+        """Offline bundles that were carried here."""
+        return self.root / "media"
 
     @property
     def keys(self) -> Path:

@@ -23,7 +23,8 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
         before the first.
     """
     newest = pack.newest(home.registry, home.keys)
-    trained = [path for path in home.candidates.glob("*") if path.is_dir()]
+    # A model has its lineage written once its export was found to agree with it.
+    trained = list(home.candidates.glob("*/lineage.json"))
     return {
         "sites": {site.name: _site(home.site(site.name)) for site in usecase.sites},
         "global": {

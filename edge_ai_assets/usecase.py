@@ -35,6 +35,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Bound = Annotated[float, Field(allow_inf_nan=True)]
 """Of a range, which may be open: `[0, .inf]`."""
 Scalar = str | int | float | bool
+NO_PSEUDONYM = {"_time", "_score", "_predicted", "_correct"}
+"""Our own fields that are of use only as what they are."""
 Moment = Annotated[
     float | str, BeforeValidator(lambda given: given.isoformat() if isinstance(given, date) else given)
 ]
@@ -243,9 +245,19 @@ class EgressField(_Part):
 
 
 class Egress(_Part):
-    """What may leave a site. Deny by default: a kind, field or note that nobody listed stays."""
+    """What may leave a site. Deny by default: a kind, field or note that nobody listed stays.
 
-    kinds: tuple[Literal["anomaly", "feedback", "normal"], ...] = ("anomaly", "feedback")
+    With a row or feedback that may leave always go: the site, its sequence (feedback's own number too), the
+    time it was scored or given, the release, its kind, and the package it is in.
+
+    The kind `histogram` lets out counts, and no row: how often the numeric features in `fields` fell into
+    each bin, over all scored rows, whatever a row's own kind. A group below `minimum_group_size` stays, and
+    small counts are hidden.
+    """
+
+    kinds: tuple[Literal["anomaly", "feedback", "histogram", "normal"], ...] = Field(
+        ("anomaly", "feedback"), description="Drift is seen in histograms only: without that kind, never."
+    )
     minimum_group_size: Annotated[int, Field(ge=2)] = 20
     fields: tuple[EgressField, ...] = ()
     notes: tuple[str, ...] = Field((), description="Free text leaves only if it is one of these.")
@@ -294,6 +306,12 @@ class UseCase(_Part):
         names = [feature.name for feature in self.features]
         _no_repeats("feature", names, "features")
         _no_repeats("site", [site.name for site in self.sites], "sites")
+        # A name that is another site's value would give one site's readings to the other.
+        _no_repeats("site's name in the readings", [site.value or site.name for site in self.sites], "sites")
+        names_of = {site.name: place for place, site in enumerate(self.sites)}
+        for place, site in enumerate(self.sites):
+            if site.value is not None and names_of.get(site.value, place) != place:
+                raise _Misfit(f"value {site.value!r} is another site's name", "sites", place, "value")
         taken = {self.label.column, *(self.time.columns if self.time else ())}
         taken |= {part.column for part in (self.runs, self.site) if part and part.column}
         for place, name in enumerate(names):
@@ -307,6 +325,10 @@ class UseCase(_Part):
             if field.name not in known:
                 said = f"egress field {field.name!r} is no feature and none of {sorted(known - set(names))}"
                 raise _Misfit(said, "egress", "fields", place, "name")
+            numeric = field.name in {feature.name for feature in self.numbers}
+            if field.leaves == "pseudonymised" and (numeric or field.name in NO_PSEUDONYM):
+                said = f"{field.name!r} cannot be pseudonymised: nobody could compute with it; round it"
+                raise _Misfit(said, "egress", "fields", place, "leaves")
         return self
 
     def feature(self, name: str) -> Feature:

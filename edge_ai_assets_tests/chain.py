@@ -42,7 +42,7 @@ estimator: {parameters: {max_iter: 20}}
 gates: {f1: 0.6, false_alarm_rate: 0.3}
 drift: {rows: 50}
 egress:
-  kinds: [anomaly, feedback]
+  kinds: [anomaly, feedback, histogram]
   notes: [confirmed]
   fields:
     - {name: _run, leaves: as_is}

@@ -39,6 +39,22 @@ sites:
 """
 BAD = [
     # what is written, what instead, line, field, what is said
+    ("name: south", "name: south\n    value: north", 24, "sites.1", "'north' is given more"),
+    (
+        "name: south",
+        "name: south\n    value: x\n  - {name: x, value: y}",
+        25,
+        "sites.1.value",
+        "another site's name",
+    ),
+    ("as_is}", "pseudonymised}", 21, "egress.fields.0.leaves", "cannot be pseudonymised"),
+    (
+        "{name: Flow, leaves: as_is}",
+        "{name: _time, leaves: pseudonymised}",
+        21,
+        "egress.fields.0.leaves",
+        "cannot be pseudo",
+    ),
     ("name: mill", "name: Mill!", 1, "name", "'Mill!'"),
     ("name: mill", "nmae: mill", 1, "name", "Field required"),
     ("name: mill", "nmae: mill", 1, "nmae", "Extra inputs are not permitted (it is 'mill')"),

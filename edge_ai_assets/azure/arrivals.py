@@ -27,7 +27,7 @@ def site_keys(home: Home) -> dict[str, Sequence[Ed25519PublicKey]]:
 def receive_all(home: Home) -> Received:
     """Receive until nothing is left that can be, a bounded number of packages at a time."""
     keys = site_keys(home)
-    total = Received(0, 0, 0, 0, [], [], set(), set())
+    total = Received(0, 0, 0, 0, [], [], set())
     while True:
         one = inbox.receive(home.uplink, home.tables, keys, home.refused)
         total = msgspec.structs.replace(
@@ -38,7 +38,6 @@ def receive_all(home: Home) -> Received:
             repeated=total.repeated + one.repeated,
             refused=total.refused + one.refused,
             days=total.days | one.days,
-            sites=total.sites | one.sites,
         )
         if not one.packages:
             return total

@@ -11,7 +11,7 @@ import dagster as dg
 from edge_ai_assets import keys
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
-from edge_ai_assets.runs import EVERY, in_flight
+from edge_ai_assets.runs import EVERY, in_flight, turn
 from edge_ai_assets.usecase import UseCase
 
 REASON = "edge_ai/reason"
@@ -46,7 +46,8 @@ def readings_landed(
             return dg.SkipReason("files are being taken in")
         listing = repr([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
         job = ingest if home.champion.exists() else first
-        return dg.RunRequest(run_key=hashlib.sha256(listing.encode()).hexdigest()[:16], job_name=job.name)
+        state = hashlib.sha256(listing.encode()).hexdigest()[:16]
+        return dg.RunRequest(run_key=f"{state}/{turn()}", job_name=job.name)
 
     return sensor
 
@@ -74,7 +75,7 @@ def packages_arrived(job: dg.UnresolvedAssetJobDefinition, home: Home) -> dg.Sen
             return dg.SkipReason("every package that arrived was received")
         if in_flight(context.instance, job.name):
             return dg.SkipReason("packages are being received")
-        return dg.RunRequest(run_key=hashlib.sha256(repr(new).encode()).hexdigest()[:16])
+        return dg.RunRequest(run_key=f"{hashlib.sha256(repr(new).encode()).hexdigest()[:16]}/{turn()}")
 
     return sensor
 
@@ -121,7 +122,11 @@ def drift_seen(job: dg.UnresolvedAssetJobDefinition, home: Home, usecase: UseCas
         if in_flight(context.instance, job.name):
             return dg.SkipReason("a training is under way")
         context.update_cursor(str(time.time()))
-        return dg.RunRequest(run_key=f"drift/{release}/{feedback}", tags={REASON: "drift"})
+        # What was learnt from is not learnt from again; a training that failed is.
+        tags = {REASON: "drift"}
+        failed = dg.RunsFilter(job_name=job.name, tags=tags, statuses=[dg.DagsterRunStatus.FAILURE])
+        failures = context.instance.get_runs_count(failed)
+        return dg.RunRequest(run_key=f"drift/{release}/{feedback}/{failures}", tags=tags)
 
     return sensor
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
@@ -23,8 +24,6 @@ RELEASE = "release_looked_at"
 """Metadata of global/drift: the image digest of the release it is about."""
 SITES = "sites_that_drift"
 """Metadata of global/drift: their names."""
-RECENT = 10
-"""Packages of a site that are looked at, newest first: drift is about now, not about all time."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,18 @@ def drift(home: Home, usecase: UseCase) -> list[SiteDrift]:
     # Of the model that was released, not of the champion: the next one may be that already, with other bins.
     references = contracts.read(home.candidates / newest.run_id / "contract.json").references
     rows = tables.rows(home.tables, "histograms", release=newest.image)
-    packages: defaultdict[str, set[int]] = defaultdict(set)
-    for row in rows:
-        packages[row["site"]].add(row["package"])
-    recent = {site: set(sorted(numbers)[-RECENT:]) for site, numbers in packages.items()}
     sums: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)
-    for row in rows:
-        site, feature = row["site"], row["feature"]
-        if row["package"] in recent[site]:
-            sums[site][feature] = sums[site].get(feature, 0) + np.asarray(row["counts"], np.int64)
+    # Newest first, and only until there are rows enough: drift is about now, not about all time.
+    for (site, _), package in groupby(
+        sorted(rows, key=_newest_first), key=lambda row: (row["site"], row["package"])
+    ):
+        if _seen(sums[site]) < usecase.drift.rows:
+            for row in package:
+                known = sums[site].get(row["feature"], 0)
+                sums[site][row["feature"]] = known + np.asarray(row["counts"], np.int64)
     found = []
     for site, counts in sorted(sums.items()):
-        seen = max(int(values.sum()) for values in counts.values())
+        seen = _seen(counts)
         if seen >= usecase.drift.rows:
             verdict = drifts.judge(counts, references, share=usecase.drift.share)
             found.append(SiteDrift(site, seen, counts, references, verdict))
@@ -91,3 +90,12 @@ def feedback_rows(home: Home, sites: list[str]) -> int:
     return sum(
         row["site"] in sites for row in tables.rows(home.tables, "feedback", ["site"], release=release)
     )
+
+
+def _newest_first(row: dict[str, Any]) -> tuple[str, int]:
+    return row["site"], -row["package"]
+
+
+def _seen(counts: dict[str, np.ndarray]) -> int:
+    """Rows in these histograms: those of the feature that has most."""
+    return max((int(values.sum()) for values in counts.values()), default=0)

@@ -38,11 +38,6 @@ class Member:
     chunks: Iterable[bytes]
 
 
-def packed_size(sizes: Iterable[int]) -> int:
-    """Bytes of an archive whose members have these sizes."""
-    return sum(BLOCK + size + -size % BLOCK for size in sizes) + 2 * BLOCK
-
-
 def pack(members: Iterable[Member]) -> Iterator[bytes]:
     """The bytes of an archive: the same members give the same bytes.
 

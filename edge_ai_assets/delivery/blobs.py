@@ -38,11 +38,6 @@ class BlobFolder:
         """Keep bytes; when this returns they survive a power cut."""
         return self.put_chunks([data], media_type)
 
-    def put_file(self, path: Path, media_type: str = OCTETS) -> Descriptor:
-        """Keep the bytes of a file, in bounded memory."""
-        with durable.open_regular(path) as file:
-            return self.put_chunks(durable.chunks_of(file), media_type)
-
     def put_chunks(
         self, chunks: Iterable[bytes], media_type: str = OCTETS, *, expect: Descriptor | None = None
     ) -> Descriptor:

@@ -180,7 +180,7 @@ def _admit(release: Release, installed: Installed, allow_rollback: bool) -> None
     if release.version < installed.newest and not allow_rollback:
         raise RollbackError(
             f"release {release.version} refused: it is older than the installed release {installed.newest} "
-            "(use --allow-rollback to install it anyway)"
+            "(an operator may allow it)"
         )
 
 

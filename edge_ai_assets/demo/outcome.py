@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_ai_assets.demo.world import World
+from edge_ai_assets.demo.world import World, numbered
 from edge_ai_assets.home import Home
 from edge_ai_assets.stack_hub import returning
 from edge_ai_assets.status import conserved
@@ -60,7 +60,7 @@ class Outcome:
         )
         self.promise(
             "the sites run the newest release",
-            all(site["release"] == azure["releases"] for site in sites.values()),
+            all(site["release"] == azure["releases"] and site["serving"] for site in sites.values()),
             f"{[site['release'] for site in sites.values()]}, the newest is {azure['releases']}",
         )
         self.promise(
@@ -97,9 +97,8 @@ def compare(home: Home, usecase: UseCase, files: list[tuple[str, Path]]) -> tupl
 
     from edge_ai_assets.delivery import pack
     from edge_ai_assets.ml import evaluation, features
-    from edge_ai_assets.readings.files import read
 
-    parts = [part.readings for name, path in files for part in read(path, usecase, site=name)]
+    parts = [readings for _, readings in numbered(files, usecase)]
     made = features.compute(pd.concat(parts, ignore_index=True), usecase)
     rows = made[features.scorable(made, usecase) & made["_label"].notna()]
     first = pack.get(home.registry, home.keys, 1).run_id

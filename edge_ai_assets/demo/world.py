@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -29,6 +29,7 @@ from edge_ai_assets.usecase import Ring, UseCase
 
 if TYPE_CHECKING:
     import dagster as dg
+    import pandas as pd
 
 PATIENCE = 240.0
 """Seconds that any one thing may be waited for."""
@@ -73,14 +74,11 @@ class World:
 
     def judge(self, files: list[tuple[str, Path]]) -> int:
         """Answer for the people of the sites: the labels of these files, for the scores of their readings."""
-        from edge_ai_assets.readings.files import read
-
         labels: dict[str, dict[tuple[str, int], bool]] = {name: {} for name in self.names}
-        for name, path in files:
-            for part in read(path, self.usecase, site=name):
-                known = part.readings[part.readings["_label"].notna()]
-                rows = zip(known["_run"], known["_row"], known["_label"], strict=True)
-                labels[name] |= {(run, row): bool(label) for run, row, label in rows}
+        for name, readings in numbered(files, self.usecase):
+            known = readings[readings["_label"].notna()]
+            rows = zip(known["_run"], known["_row"], known["_label"], strict=True)
+            labels[name] |= {(run, row): bool(label) for run, row, label in rows}
         judged = 0
         for name in self.names:
             site = self.home.site(name)
@@ -229,3 +227,20 @@ class World:
                     f"see {self.home.dagster / 'daemon.log'} and `make ui`"
                 )
             time.sleep(0.3)
+
+
+def numbered(files: list[tuple[str, Path]], usecase: UseCase) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Readings of each site's files, as it takes them up: by name, rows of a run numbered on over files."""
+    from edge_ai_assets.readings.files import read
+
+    for name in sorted({name for name, _ in files}):
+        next_row: dict[str, int] = {}
+        of_site = [path for site, path in files if site == name]
+        for path in sorted(of_site, key=lambda path: path.name):
+            begun = dict(next_row)
+            for part in read(path, usecase, site=name):
+                offset = part.readings["_run"].map(begun).fillna(0).astype("int64")
+                readings = part.readings.assign(_row=part.readings["_row"] + offset)
+                for run, last in readings.groupby("_run")["_row"].max().items():
+                    next_row[str(run)] = int(last) + 1
+                yield name, readings

@@ -120,12 +120,14 @@ def from_feedback(table: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
     Args:
         table: the global feedback table; `fields` is JSON text with the inputs that the egress policy let
         through,
-            `correct` the label a person gave. The last word on a score counts.
+            `correct` the label a person gave. The last word on a score counts: last by the site's own `id`,
+            since its clock may step back. Without a single feature there is nothing to learn from: such
+            feedback is left out.
     """
     import pandas as pd
 
     names = [item.name for item in features.inputs(usecase)]
-    table = table.sort_values(["given_at", "id"]).drop_duplicates(["site", "sequence"], keep="last")
+    table = table.sort_values(["site", "id"]).drop_duplicates(["site", "sequence"], keep="last")
     fields = [json.loads(text) for text in table["fields"]]
     frame = pd.DataFrame({name: [row.get(name) for row in fields] for name in names})
     for item in features.inputs(usecase):
@@ -137,7 +139,8 @@ def from_feedback(table: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
     frame["_time"] = pd.to_datetime([row.get("_time") for row in fields]).astype("datetime64[us]")
     frame["_label"] = pd.array(table["correct"].tolist(), dtype="boolean")
     frame["_origin"] = "feedback"
-    return frame
+    known = frame[[feature.name for feature in usecase.features]].notna().any(axis=1)
+    return frame[known].reset_index(drop=True)
 
 
 def _readings(raw: Path, usecase: UseCase) -> tuple[pd.DataFrame, int]:

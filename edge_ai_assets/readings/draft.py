@@ -133,7 +133,7 @@ def _label(found: Guess) -> Iterator[str]:
 def _egress(found: Guess, ranges: dict[str, tuple[float, float]]) -> Iterator[str]:
     yield "# What may leave a site. What is not listed here stays there."
     yield "egress:"
-    yield "  kinds: [anomaly, feedback]"
+    yield "  kinds: [anomaly, feedback, histogram]"
     yield "  minimum_group_size: 20"
     yield "  fields:"
     yield "    - {name: _time, leaves: as_is}"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_ai_assets.readings.raw import ReadingsError
+from edge_ai_assets.scoring.records import MAX_RUN
 from edge_ai_assets.usecase import Feature, Label, Source, Time, UseCase
 
 EMPTY = frozenset({"", "na", "n/a", "nan", "nat", "null", "<na>"})
@@ -21,6 +22,9 @@ EMPTY = frozenset({"", "na", "n/a", "nan", "nat", "null", "<na>"})
 EPOCHS = {"epoch s": 1e6, "epoch ms": 1e3, "epoch us": 1.0, "epoch ns": 1e-3}
 """Formats of times that count from 1970, UTC, and microseconds in one of their units."""
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Models compute in float32."""
 
 
 class Verdict:
@@ -65,7 +69,8 @@ def parse_numbers(cells: pa.Array, decimal: str) -> tuple[np.ndarray, np.ndarray
 
 
 def numbers(feature: Feature, cells: pa.Array, source: Source, verdict: Verdict) -> np.ndarray:
-    """A numeric feature as float64, NaN where missing; rejects what is not finite or out of range."""
+    """A numeric feature as float64, NaN where missing; rejects what is not finite or out of range, which is
+    float32's when the feature has none."""
     name, unit = feature.name, f" {feature.unit}" if feature.unit else ""
     if _is_numeric(cells.type):
         values = np.array(cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
@@ -87,6 +92,14 @@ def numbers(feature: Feature, cells: pa.Array, source: Source, verdict: Verdict)
             (values < low) | (values > high),
             "out of range",
             lambda row: f"{name!r} is {values[row]:.10g}, it must be between {low:g} and {high:g}{unit}",
+        )
+    else:
+        verdict.reject(
+            np.abs(values) > LARGEST,
+            "too large",
+            lambda row: (
+                f"{name!r} is {values[row]:.10g}, a model takes from -{LARGEST:g} to {LARGEST:g}{unit}"
+            ),
         )
     return values
 
@@ -205,9 +218,15 @@ def sites(usecase: UseCase, column: str, cells: pa.Array, only: str | None, verd
 
 
 def run_names(column: str, cells: pa.Array, source: Source, verdict: Verdict) -> np.ndarray:
-    """Names of the runs from their column, object; rejects missing ones."""
+    """Names of the runs from their column, object; rejects missing ones, and those no score may carry."""
     words = text(column, cells)
     verdict.reject(is_missing(words, source), "run missing", f"run {column!r} is missing")
+    lengths = pc.utf8_length(words.fill_null("")).to_numpy(zero_copy_only=False)
+    verdict.reject(
+        lengths > MAX_RUN,
+        "run too long",
+        lambda row: f"run {column!r} has {lengths[row]} characters, it may have {MAX_RUN}",
+    )
     return np.asarray(words.to_numpy(zero_copy_only=False), dtype=object)
 
 

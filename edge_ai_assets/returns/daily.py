@@ -6,27 +6,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edge_ai_assets.returns import tables as deltas
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 NAME = "insights_daily"
 
-FRESH = """
-CREATE TABLE fresh AS
+STALE = """
+SELECT coalesce(i.day, d.day) FROM (SELECT day, count(*) AS n FROM insights GROUP BY day) i
+FULL JOIN (SELECT day, sum(insights) AS n FROM daily GROUP BY day) d ON i.day = d.day
+WHERE i.n IS DISTINCT FROM d.n ORDER BY 1
+"""
+COMPUTED = """
 SELECT day, site, release, count(*) AS insights, count(*) FILTER (WHERE kind = 'anomaly') AS anomalies,
     avg(score) AS mean_score
-FROM insights GROUP BY day, site, release ORDER BY day, site, release
-"""
-STALE = """
-SELECT coalesce(f.day, o.day) FROM (SELECT day, sum(insights) AS n FROM fresh GROUP BY day) f
-FULL JOIN (SELECT day, sum(insights) AS n FROM former GROUP BY day) o ON f.day = o.day
-WHERE f.n IS DISTINCT FROM o.n ORDER BY 1
+FROM stale GROUP BY day, site, release ORDER BY day, site, release
 """
 TOTAL = """
 SELECT count(*), coalesce(sum(insights), 0)::BIGINT, coalesce(sum(anomalies), 0)::BIGINT, count(DISTINCT day)
-FROM fresh
+FROM daily
 """
+BY_SITE = "SELECT site, sum(insights)::BIGINT FROM daily GROUP BY site ORDER BY site"
 
 
 @dataclass(frozen=True)
@@ -44,33 +47,39 @@ class Refreshed:
 def refresh(tables: Path) -> Refreshed:
     """Bring the daily table up to what the insights table says.
 
-    A day is computed again when the number of its insights is not the number the daily table has for it.
-    Insights are only ever added, so that finds every change, whatever run was killed before.
+    A day is computed again, and only then are its rows read whole, when the number of its insights is not the
+    number the daily table has for it. Insights are only ever added, so that finds every change, whatever run
+    was killed before.
     """
     import duckdb
     from deltalake import write_deltalake
 
-    insights, former = deltas.existing(tables, "insights"), deltas.existing(tables, NAME)
+    insights = deltas.existing(tables, "insights")
     if insights is None:
         return Refreshed(0, 0, 0, 0, 0, {})
     with duckdb.connect() as db:
-        db.register(
-            "insights", insights.to_pyarrow_table(columns=["site", "day", "release", "kind", "score"])
-        )
-        db.execute(FRESH)
-        if former is not None:
-            db.register("former", former.to_pyarrow_table(columns=["day", "insights"]))
-        else:
-            db.execute("CREATE VIEW former AS SELECT day, insights FROM fresh WHERE false")
+        db.register("insights", insights.to_pyarrow_table(columns=["day"]))
+        db.register("daily", _counts(tables))
         stale = [day for (day,) in db.execute(STALE).fetchall()]
         if stale:
-            found: Any = db.sql("SELECT * FROM fresh WHERE day IN (SELECT unnest($1))", params=[stale])
-            computed = found.to_arrow_table()
+            columns = ["site", "day", "release", "kind", "score"]
+            db.register("stale", insights.to_pyarrow_table(columns=columns, filters=[("day", "in", stale)]))
+            computed = db.sql(COMPUTED).to_arrow_table()
             days = ", ".join(f"'{day}'" for day in stale)
-            replaced = None if former is None else f"day IN ({days})"
+            replaced = f"day IN ({days})" if deltas.existing(tables, NAME) else None
             write_deltalake(tables / NAME, computed, mode="overwrite", predicate=replaced)
+            db.register("daily", _counts(tables))
         rows, total, anomalies, days_known = db.execute(TOTAL).fetchall()[0]
-        by_site = dict(
-            db.execute("SELECT site, sum(insights)::BIGINT FROM fresh GROUP BY 1 ORDER BY 1").fetchall()
-        )
+        by_site = dict(db.execute(BY_SITE).fetchall())
     return Refreshed(rows, total, anomalies, days_known, len(stale), by_site)
+
+
+def _counts(tables: Path) -> pa.Table:
+    """The counts of the daily table; empty when there is none yet."""
+    import pyarrow as pa
+
+    counts = pa.schema(
+        {"day": pa.date32(), "site": pa.string(), "insights": pa.int64(), "anomalies": pa.int64()}
+    )
+    table = deltas.existing(tables, NAME)
+    return table.to_pyarrow_table(columns=counts.names) if table else counts.empty_table()

@@ -50,7 +50,6 @@ class Received(msgspec.Struct, frozen=True):
     """Gaps: (site, number of the package that is missing) while later ones are there."""
     days: set[date]
     """Days (UTC) of the scores and feedback that came: what is derived from them per day is out of date."""
-    sites: set[str]
 
 
 class _Site:
@@ -193,7 +192,7 @@ def _write(
         return pa.concat_tables(found)
 
     if not accepted:
-        return Received(0, 0, 0, 0, refused, waiting, set(), set())
+        return Received(0, 0, 0, 0, refused, waiting, set())
     insights, feedback = gathered("insights", "scored_at"), gathered("feedback", "given_at")
     new_insights = merge(tables, "insights", insights)
     new_feedback = merge(tables, "feedback", feedback)
@@ -207,7 +206,6 @@ def _write(
         refused=refused,
         waiting=waiting,
         days=set(insights["day"].to_pylist()) | set(feedback["day"].to_pylist()),
-        sites={package.manifest.site for package in accepted},
     )
 
 

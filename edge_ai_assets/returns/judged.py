@@ -16,16 +16,15 @@ def by_release(tables: Path) -> list[dict[str, Any]]:
     Returns:
         For each release its image digest, the rows people judged, F1, false alarm rate and miss rate. People
         choose what they judge, so these are figures of that choice. Feedback without a prediction (the policy
-        kept it) is left out. The last word on a score counts.
+        kept it) is left out. The last word on a score counts: last by the site's own numbers, since its clock
+        may step back.
     """
     from edge_ai_assets.ml import evaluation
 
-    last: dict[tuple[str, int], dict[str, Any]] = {}
-    for row in sorted(deltas.rows(tables, "feedback"), key=lambda row: (row["given_at"], row["id"])):
-        last.pop((row["site"], row["sequence"]), None)
-        last[row["site"], row["sequence"]] = row
+    words = sorted(deltas.rows(tables, "feedback"), key=lambda row: row["id"])
+    last = {(row["site"], row["sequence"]): row for row in words}
     groups: dict[str, tuple[list[bool], list[bool]]] = {}
-    for row in last.values():
+    for row in sorted(last.values(), key=lambda row: row["given_at"]):
         predicted = json.loads(row["fields"]).get("_predicted")
         if predicted is not None and row["correct"] is not None:
             truth, answers = groups[row["release"]] = groups.pop(row["release"], ([], []))

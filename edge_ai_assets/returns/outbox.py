@@ -239,13 +239,6 @@ class Outbox(Store):
         row = self._db.execute("SELECT * FROM packages ORDER BY number DESC LIMIT 1").fetchone()
         return PackageRow(*row) if row else None
 
-    def figures(self, first: int, last: int) -> list[tuple[str, int, float | None, int]]:
-        """Of the scores with sequences first to last: (release, rows, mean score, rows outside)."""
-        query = (
-            "SELECT release, count(*), avg(score), sum(outside) FROM scores WHERE sequence BETWEEN ? AND ?"
-        )
-        return self._db.execute(f"{query} GROUP BY release ORDER BY release", (first, last)).fetchall()
-
     def counts(self) -> Counts:
         """What became of the scores, from the tally: as fast with a billion rows as with none."""
         return self._counts("SELECT state, rows FROM tally")

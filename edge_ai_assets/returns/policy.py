@@ -24,7 +24,7 @@ from edge_ai_assets.scoring.contract import Contract, Reference
 from edge_ai_assets.usecase import EgressField, UseCase
 
 SMALL_CELL = 5
-"""Histogram cells with fewer rows, but some, leave as 0."""
+"""Fewer rows than that, but some, can be told from no histogram."""
 
 
 class Withheld(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class Histogram(msgspec.Struct, frozen=True):
     release: str
     feature: str
     rows: int
-    """The sum of the counts: what small cells hid is not in it, or it could be told."""
+    """The sum of the counts: what is hidden is not in it, or it could be told."""
     counts: tuple[int, ...]
 
 
@@ -109,14 +109,15 @@ class Policy:
         values: Mapping[tuple[str, str], Iterable[float | None]],
         references: Mapping[str, Iterable[Reference]],
     ) -> list[Histogram]:
-        """Counts of values over the reference bins, small cells suppressed.
+        """Counts of values over the reference bins, small cells suppressed; none without kind `histogram`.
 
         A group of fewer than `minimum_group_size` values, before or after suppression, does not leave at all.
-        A cell with 1 to SMALL_CELL - 1 rows leaves as 0 and is not in the total, so that no small number can
-        be told from it.
+        A cell with 1 to SMALL_CELL - 1 rows leaves as 0 and is not in the total. If it hides fewer than
+        SMALL_CELL rows in all, the smallest other cell is hidden as well: the rows of another feature, or the
+        manifest's `first` and `last`, may tell how many are hidden here.
 
         Args:
-            values: by release and feature; None and NaN are left out.
+            values: by release and feature, of all scored rows whatever their kind; None and NaN are left out.
             references: by release.
         """
         found = []
@@ -130,8 +131,7 @@ class Policy:
                 numbers = numbers[np.isfinite(numbers)]
                 if len(numbers) < self.egress.minimum_group_size:
                     continue
-                counts = _counted(numbers, reference)
-                counts = np.where(counts < SMALL_CELL, 0, counts)
+                counts = _suppressed(_counted(numbers, reference))
                 if (rows := int(counts.sum())) >= self.egress.minimum_group_size:
                     found.append(
                         Histogram(release, reference.name, rows, tuple(int(count) for count in counts))
@@ -140,7 +140,12 @@ class Policy:
 
     @cached_property
     def aggregates(self) -> frozenset[str]:
-        """Numeric features whose counts may leave: all listed ones, except under a pseudonym."""
+        """Numeric features whose counts may leave: all listed ones, except under a pseudonym.
+
+        None without kind `histogram`.
+        """
+        if "histogram" not in self.egress.kinds:
+            return frozenset()
         return frozenset(
             feature.name
             for feature in self.usecase.numbers
@@ -197,6 +202,14 @@ def _counted(numbers: np.ndarray, reference: Reference) -> np.ndarray:
     from edge_ai_assets.ml.drift import histogram
 
     return np.asarray(histogram(numbers, reference))
+
+
+def _suppressed(counts: np.ndarray) -> np.ndarray:
+    """Small cells as 0, and with them the smallest other one if they hide too few rows by themselves."""
+    left = np.where(counts < SMALL_CELL, 0, counts)
+    if 0 < counts.sum() - left.sum() < SMALL_CELL:
+        left[np.where(left, left, np.inf).argmin()] = 0
+    return left
 
 
 def _rounded(field: EgressField, value: Value) -> Value:

@@ -1,7 +1,6 @@
 """How packages leave a site: the uplink's interface, its embedded default, and the draining of the spool.
 
-The Azure form of the uplink stands in `resources`. Making packages is `packing`'s work, taking them in
-`inbox`'s.
+Making packages is `packing`'s work, taking them in `inbox`'s.
 """
 
 from __future__ import annotations
@@ -36,9 +35,6 @@ class Uplink(Protocol):
     def destination(self) -> str:
         """Where the bytes go, as the ledger names it."""
 
-    def probe(self) -> None:
-        """Reach for the very place that packages go to."""
-
     def send(self, path: Path, name: str, digest: str, leaving: Leaving) -> int:
         """Deliver a file, from the block where an earlier attempt stopped; on return the other side has it.
 
@@ -72,9 +68,6 @@ class FolderUplink:
     @property
     def destination(self) -> str:
         return self.folder.absolute().as_uri()
-
-    def probe(self) -> None:
-        self.link.check()
 
     def send(self, path: Path, name: str, digest: str, leaving: Leaving) -> int:
         self.link.check()

@@ -2,18 +2,22 @@
 
 Runs in the site's Dagster or command line, not in the service: pandas is welcome here. Interrupted, a file
 is scored again from its start, and every slice that was already answered is answered from the outbox by its
-idempotency key.
+idempotency key. For that its rows must come out the same again, and they depend on the files before it and on
+the use case: so a file that was begun is finished before any other, by the use case it was begun with.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.home import SiteHome
@@ -26,8 +30,8 @@ if TYPE_CHECKING:
 
 SLICE = 2_000
 """Rows a request: large enough for onnxruntime to run flat out, small enough for one quick commit."""
-OPEN_RUNS = 20
-"""Runs whose last rows are kept for windows of later files."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,14 @@ class FileScored:
     outside: int
 
 
+class Begun(msgspec.Struct, frozen=True):
+    """Note of the file that is being scored, for whoever scores next."""
+
+    file: str
+    digest: str
+    usecase: dict[str, Any]
+
+
 def waiting(site: SiteHome) -> list[Path]:
     """Files that wait to be scored, by name. Hidden ones are still being written."""
     if not site.readings.is_dir():
@@ -52,9 +64,45 @@ def waiting(site: SiteHome) -> list[Path]:
 
 
 def hidden_copy(path: Path, site: SiteHome) -> Path:
-    """Copy a file to where it can be scored from, out of the sensors' sight; the original stays."""
+    """Copy a file to where it can be scored from, out of the sensors' sight; the original stays.
+
+    The copy is named by its content, too: other content never takes its place.
+    """
     site.readings.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(path, site.readings / f".{path.name}"))
+    partial = site.readings / f".{path.name}.{os.getpid()}.partial"
+    shutil.copyfile(path, partial)
+    return partial.replace(site.readings / f".{_digest(partial)}-{path.name}")
+
+
+def interrupted(site: SiteHome) -> Path | None:
+    """The file that was begun and not finished, if it is still there."""
+    begun = _begun(site)
+    return site.readings / begun.file if begun else None
+
+
+def refused(error: Exception) -> bool:
+    """Whether scoring failed by the file itself, so that trying again changes nothing."""
+    from edge_ai_assets.readings.raw import ReadingsError
+    from edge_ai_assets.scoring.client import ServiceError
+
+    if isinstance(error, ServiceError):
+        return error.status is not None and 400 <= error.status < 500 and error.status not in (408, 429)
+    return isinstance(error, ReadingsError)
+
+
+def set_aside(path: Path, error: Exception) -> Path:
+    """Move a file to `unreadable/` beside it; the file with the reason, which stands beside it there."""
+    folder = path.parent / "unreadable"
+    folder.mkdir(exist_ok=True)
+    name = path.name.removeprefix(".")
+    target, copies = folder / name, 0
+    while target.exists():
+        copies += 1
+        target = folder / f"{name}.{copies}"
+    reason = target.with_name(f"{target.name}.reason.txt")
+    reason.write_text(f"{error}\n", "utf-8")
+    path.replace(target)
+    return reason
 
 
 def score_file(
@@ -65,14 +113,28 @@ def score_file(
     client: Client,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> FileScored:
-    """Score one waiting file and move it to `scored/`.
+    """Score one waiting file and move it to `scored/`; before it, the one that was interrupted.
+
+    Returns:
+        What was done with `path`, without the interrupted one. All 0 if somebody else scored it meanwhile.
 
     Raises:
         ReadingsError: the file is not readable, or columns are missing.
-        ServiceError: the service is away or refuses; the file stays and is taken up again where it stopped.
+        ServiceError: the service is away or refuses, see `refused`; the file stays and is taken up again
+            where it stopped.
     """
     # Runs that go on over files must be taken up in order: one file at a time, whoever scores it.
     with durable.locked(site.root / ".scoring.lock"):
+        left = interrupted(site)
+        if left and left != path:
+            try:
+                _score_file(left, usecase, site, client, progress)
+            except Exception as error:
+                if not refused(error):
+                    raise
+                log.error("site %s: an interrupted file is set aside: %s", site.name, set_aside(left, error))
+        if not path.exists():
+            return FileScored(0, 0, 0, 0, 0)
         return _score_file(path, usecase, site, client, progress)
 
 
@@ -83,14 +145,16 @@ def _score_file(
 
     from edge_ai_assets.ml import features
     from edge_ai_assets.readings.files import read
+    from edge_ai_assets.scoring.lookback import Lookback
 
     digest = _digest(path)
     kept = Lookback(site.lookback)
     total = [0, 0, 0, 0, 0]
     if kept.file == digest or any(site.scored.glob(f"{digest}-*")):
         # Killed just before the move, or delivered twice: every row of it has been scored.
-        _move(path, site.scored, digest)
+        _finish(path, site, digest)
         return FileScored(*total)
+    usecase = _begin(path, digest, usecase, site)
     for number, batch in enumerate(read(path, usecase, site=site.name)):
         if len(batch.rejected):
             site.rejected.mkdir(parents=True, exist_ok=True)
@@ -106,64 +170,32 @@ def _score_file(
         ):
             total[position] += count
     kept.write(digest)
-    _move(path, site.scored, digest)
+    _finish(path, site, digest)
     return FileScored(*total)
 
 
-class Lookback:
-    """The rows of open runs that features of later rows need, kept between files in one Parquet file.
+def _begin(path: Path, digest: str, usecase: UseCase, site: SiteHome) -> UseCase:
+    """Note that the file is begun; the use case it is scored by, that of the first time it was begun."""
+    begun = _begun(site)
+    if begun and begun.digest == digest:
+        return UseCase.model_validate(begun.usecase)
+    with durable.replacing(site.scoring) as file:
+        file.write(msgspec.json.encode(Begun(path.name, digest, usecase.model_dump(mode="json"))))
+    return usecase
 
-    `file` is the digest of the last file that was scored whole.
-    """
 
-    def __init__(self, path: Path) -> None:
-        import pyarrow.parquet as parquet
+def _begun(site: SiteHome) -> Begun | None:
+    """The note of the file that was begun; None if it, or the file it was of, is not there."""
+    try:
+        begun = msgspec.json.decode(site.scoring.read_bytes(), type=Begun)
+        return begun if _digest(site.readings / begun.file) == begun.digest else None
+    except FileNotFoundError:
+        return None
 
-        self.path = path
-        self.file: str | None = None
-        self.rows: pd.DataFrame | None = None
-        self._next: pd.Series[int] | None = None
-        if path.exists():
-            table = parquet.read_table(path)
-            self.file = table.schema.metadata[b"last_file"].decode()
-            self.rows = table.to_pandas()
-            # As the file begins: within it, from chunk to chunk, its rows are numbered on already.
-            self._next = self.rows.groupby("_run")["_row"].max() + 1
 
-    def continue_runs(self, readings: pd.DataFrame) -> pd.DataFrame:
-        """Readings of a file, rows numbered on from where their runs stopped in earlier files."""
-        if self._next is None or readings.empty:
-            return readings
-        before = readings["_run"].map(self._next).fillna(0).astype("int64")
-        return readings.assign(_row=readings["_row"] + before)
-
-    def before(self, readings: pd.DataFrame) -> pd.DataFrame:
-        """Kept rows of the same runs."""
-        if self.rows is None:
-            return readings.iloc[:0]
-        return self.rows[self.rows["_run"].isin(readings["_run"].unique())]
-
-    def remember(self, rows: pd.DataFrame) -> None:
-        """Keep these rows in place of what was kept of their runs; the runs longest unseen are let go."""
-        import pandas as pd
-
-        if self.rows is not None:
-            rows = pd.concat(
-                [self.rows[~self.rows["_run"].isin(rows["_run"].unique())], rows], ignore_index=True
-            )
-        open_runs = rows["_run"].drop_duplicates(keep="last").iloc[-OPEN_RUNS:]
-        self.rows = rows[rows["_run"].isin(open_runs)].reset_index(drop=True)
-
-    def write(self, file: str) -> None:
-        """Put what is kept on disk, atomically, as the state after `file`."""
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
-
-        table = pa.Table.from_pandas(self.rows, preserve_index=False)
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"last_file": file.encode()})
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        parquet.write_table(table, fresh)
-        os.replace(fresh, self.path)
+def _finish(path: Path, site: SiteHome, digest: str) -> None:
+    _move(path, site.scored, digest)
+    site.scoring.unlink(missing_ok=True)
 
 
 def _score(
@@ -195,7 +227,8 @@ def _plain(values: pd.Series) -> list[object]:
 
 def _move(path: Path, folder: Path, digest: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    os.replace(path, folder / f"{digest}-{path.name.removeprefix('.')}")
+    path.replace(folder / f"{digest}-{path.name.removeprefix(f'.{digest}-')}")
+    durable.sync_folder(folder)  # before the note goes: a file that came back would be scored by no note
 
 
 def _digest(path: Path) -> str:

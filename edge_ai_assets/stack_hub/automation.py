@@ -7,26 +7,23 @@ what is done is not found. One run of a job at a time; what comes meanwhile is t
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import dagster as dg
 
+from edge_ai_assets import keys
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.runs import EVERY, in_flight
-from edge_ai_assets.stack_hub.fleet import runs_for
-from edge_ai_assets.stack_hub.rollout import SiteState, next_sites
+from edge_ai_assets.runs import EVERY, in_flight, turn
+from edge_ai_assets.stack_hub.fleet import alone, runs_for
+from edge_ai_assets.stack_hub.rollout import SiteState, dead_sites, next_sites
 from edge_ai_assets.usecase import UseCase
 
 LOOK = 250
 """Sites looked at in one tick."""
 BATCH = 50
 """Sites asked for in one tick."""
-RETRY_SECONDS = 600
-"""After which a request that changed nothing is made again."""
-
 RUNNING = dg.DefaultSensorStatus.RUNNING
 
 Marker = Callable[[SiteHome], str | None]
@@ -70,7 +67,8 @@ def release_available(
         """Ask the sites that `rollout.next_sites` names to run the newest release, BATCH a tick.
 
         There is no cursor: which release each site runs is looked up, so a restart neither skips nor repeats
-        one, and a site whose service died is asked again.
+        one. A site whose service died gets it back first, link or no link. Each deployment is a run of its
+        own because it waits, fails and is retried alone.
         """
         from edge_ai_assets.delivery import pack
         from edge_ai_assets.stack_hub import delivery
@@ -81,8 +79,14 @@ def release_available(
             return dg.SkipReason("there is no release yet")
         if in_flight(context.instance, job.name):
             return dg.SkipReason("a deployment is under way")
-        registered = context.instance.get_dynamic_partitions(str(SITES.name))
-        states: dict[str, SiteState] = {name: delivery.state(home.site(name), target) for name in registered}
+        states: dict[str, SiteState] = {
+            name: delivery.state(home.site(name), target) for name in known_sites(context.instance, usecase)
+        }
+        if dead := dead_sites(states):
+            # From the release on its disk: the newest one can come after, and only when there is a link.
+            return requests(
+                alone(dead[:BATCH]), f"again {began(states, dead)}", assets=[keys.SITE_DEPLOYMENT]
+            )
         asked, why = next_sites(usecase, target.version, states)
         if asked:
             # The checks of the sites that have it cost most, and matter only when there is somebody to ask.
@@ -91,10 +95,7 @@ def release_available(
             asked, why = next_sites(usecase, target.version, states)
         if not asked:
             return dg.SkipReason(why)
-        batch = asked[:BATCH]
-        # When the site's service last began is part of the request: one that dies again is asked again.
-        found = hashlib.sha256(repr([(name, states[name].since) for name in batch]).encode()).hexdigest()[:8]
-        return requests(batch, registered, f"release {target.version} {found}")
+        return requests(alone(asked[:BATCH]), f"release {target.version} {began(states, asked)}")
 
     return sensor
 
@@ -103,6 +104,7 @@ def something_waits(
     name: str,
     job: dg.UnresolvedAssetJobDefinition,
     home: Home,
+    usecase: UseCase,
     marker: Marker,
     description: str,
     unless: Sequence[dg.UnresolvedAssetJobDefinition] = (),
@@ -118,8 +120,7 @@ def something_waits(
         starts over."""
         if in_flight(context.instance, job.name, *(other.name for other in unless)):
             return dg.SkipReason(f"a run of {job.name} is under way, or of a job that does the same")
-        registered = context.instance.get_dynamic_partitions(str(SITES.name))
-        looked = next_in_turn(sorted(registered), context.cursor, LOOK)
+        looked = next_in_turn(sorted(known_sites(context.instance, usecase)), context.cursor, LOOK)
         markers: dict[str, str] = {}
         last = context.cursor
         for site in looked:
@@ -133,24 +134,41 @@ def something_waits(
                 context.update_cursor(last)
             return dg.SkipReason(f"nothing waits at {len(looked)} sites")
         state = hashlib.sha256(repr(sorted(markers.items())).encode()).hexdigest()[:16]
-        return requests(list(markers), registered, state, cursor=last)
+        registered = context.instance.get_dynamic_partitions(str(SITES.name))
+        return requests(runs_for(list(markers), registered), state, cursor=last)
 
     return sensor
 
 
 def requests(
-    sites: Sequence[str], registered: Sequence[str], state: str, cursor: str | None = None
+    runs: Iterable[dict[str, str]],
+    state: str,
+    *,
+    cursor: str | None = None,
+    assets: Sequence[dg.AssetKey] | None = None,
 ) -> dg.SensorResult:
-    """Run requests for these sites. The same state asks once in RETRY_SECONDS, so a failing run does not
-    spin."""
-    turn = int(time.time() // RETRY_SECONDS)
+    """Run requests with these tags. The same state asks once in RETRY_SECONDS, so a failing run does not
+    spin, and is tried again."""
     return dg.SensorResult(
         run_requests=[
-            dg.RunRequest(run_key=f"{state}/{'..'.join(tags.values())}/{turn}", tags=tags)
-            for tags in runs_for(sites, registered)
+            dg.RunRequest(
+                run_key=f"{state}/{'..'.join(tags.values())}/{turn()}", tags=tags, asset_selection=assets
+            )
+            for tags in runs
         ],
         cursor=cursor,
     )
+
+
+def known_sites(instance: dg.DagsterInstance, usecase: UseCase) -> list[str]:
+    """Sites that are registered and in the use case: one that was taken out of it is left alone."""
+    named = {site.name for site in usecase.sites}
+    return [name for name in instance.get_dynamic_partitions(str(SITES.name)) if name in named]
+
+
+def began(states: Mapping[str, SiteState], sites: Sequence[str]) -> str:
+    """When the services of these sites last began, as a digest: one that dies again is asked again."""
+    return hashlib.sha256(repr([(name, states[name].since) for name in sites]).encode()).hexdigest()[:8]
 
 
 def next_in_turn(sites: Sequence[str], last: str | None, count: int) -> list[str]:

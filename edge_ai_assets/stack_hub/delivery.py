@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_ai_assets.delivery import bundle as bundles
 from edge_ai_assets.delivery import signing
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.release import Release
@@ -20,14 +21,21 @@ class NothingInstalled(RuntimeError):
 
 
 def fetch(site: SiteHome, registry: Path) -> Release:
-    """Bring the newest release from the registry to the site's disk.
+    """Bring the newest release to the site's disk: from the registry, or without a link from carried bundles.
 
     Raises:
-        LinkDown: there is no way to the registry.
+        LinkDown: there is no way to the registry, and no bundle in the site's `media/`.
         DeliveryError: the release does not check out; what was there stays.
     """
-    Link(site.root).check()
-    return SiteStore(site.root).fetch(Layout(registry), [signing.load_public(release_key(site))])
+    store, link, trusted = SiteStore(site.root), Link(site.root), [signing.load_public(release_key(site))]
+    if link.up:
+        return store.fetch(Layout(registry), trusted)
+    carried = sorted(site.media.glob("*.bundle"))
+    if not carried:
+        link.check()
+    for path in carried:
+        bundles.import_bundle(path, store.layout, trusted)
+    return store.fetch(store.layout, trusted)
 
 
 def installed(site: SiteHome) -> Release:

@@ -1,4 +1,7 @@
-"""One run for a batch of sites: what works at some is kept when it fails at others."""
+"""One run for a batch of sites: what an asset did at some is kept when it fails at others.
+
+Assets after it in the run do not start then; the sensors find what is left to do at the good sites.
+"""
 
 from __future__ import annotations
 
@@ -54,3 +57,9 @@ def runs_for(sites: Sequence[str], registered: Sequence[str]) -> Iterator[dict[s
         if following is None or position[following] != position[site] + 1:
             yield {RANGE_START: start, RANGE_END: site}
             start = None
+
+
+def alone(sites: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Tags of a run a site."""
+    for site in sites:
+        yield {RANGE_START: site, RANGE_END: site}

@@ -35,7 +35,10 @@ class Packed:
     rows: int = 0
     feedback: int = 0
     bytes: int = 0
+    withheld_rows: int = 0
+    """Scores that stay by policy."""
     withheld: Counter[str] = field(default_factory=Counter)
+    """Scores and feedback that stay, by reason, as far as they were packed beside something that leaves."""
 
 
 def pack_all(site: SiteHome) -> Packed:
@@ -53,8 +56,7 @@ def pack_all(site: SiteHome) -> Packed:
             packed.feedback += sealed.package.feedback
             packed.bytes += sealed.package.bytes
             packed.withheld.update(sealed.withheld)
-        if not packed.packages and (more := outbox.counts().withheld - before.withheld):
-            packed.withheld["nothing of these rows may leave"] = more
+        packed.withheld_rows = outbox.counts().withheld - before.withheld
     return packed
 
 

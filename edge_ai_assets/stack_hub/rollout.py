@@ -29,22 +29,25 @@ class SiteState:
 def next_sites(usecase: UseCase, target: int, states: Mapping[str, SiteState]) -> tuple[list[str], str]:
     """Sites to ask to run release `target`, and a sentence that says why these or why none.
 
-    A site without a link does not hold the others back; it is asked when its link returns.
+    A site without a link does not hold the others back; it is asked when its link returns. One that the
+    release failed at stops it there and then, before more sites of the ring are tried.
     """
     for ring in Ring:
         sites = [name for name in usecase.ring(ring) if name in states]
-        behind = [
-            name
-            for name in sites
-            if states[name].serving != target and states[name].linked and states[name].failed is None
-        ]
-        if behind:
-            return behind, f"release {target} goes to ring {ring}"
         for name in sites:
             if (reason := states[name].failed) and states[name].serving != target:
                 return [], f"release {target} stopped at ring {ring}: site {name}: {reason}"
+        behind = [name for name in sites if states[name].serving != target and states[name].linked]
+        if behind:
+            return behind, f"release {target} goes to ring {ring}"
+        for name in sites:
             if states[name].serving == target and not states[name].healthy:
                 return [], f"release {target} waits at ring {ring}: the checks of site {name} do not pass"
         if sites and not any(states[name].serving == target for name in sites):
             return [], f"release {target} waits at ring {ring}: none of its sites has a link"
     return [], f"every site that can be reached runs release {target}"
+
+
+def dead_sites(states: Mapping[str, SiteState]) -> list[str]:
+    """Sites whose service has served and does so no longer, after a reboot say. They need no link for it."""
+    return [name for name, state in states.items() if state.serving is None and state.since is not None]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.home import SiteHome
@@ -37,24 +35,25 @@ class Scored:
 
 
 def score_waiting(site: SiteHome, log: logging.Logger) -> Scored:
-    """Score every file of readings that waits; one that cannot be read is set aside in
-    `readings/unreadable/`.
+    """Score every file of readings that waits, one that was interrupted first; one that cannot be read, or
+    that the service refuses, is set aside in `readings/unreadable/` with the reason beside it.
 
     Raises:
         NotServing: the site has no service yet, or it is down.
+        ServiceError: the service went away.
     """
-    from edge_ai_assets.readings.files import ReadingsError
-
     service = running(site)
     usecase = deployed_usecase(site)
     total, start = Scored(release=service.version or 0), time.monotonic()
     with Client(service.url or "") as client:
-        for path in batch.waiting(site):
+        for path in dict.fromkeys(filter(None, [batch.interrupted(site), *batch.waiting(site)])):
             try:
                 one = batch.score_file(path, usecase=usecase, site=site, client=client)
-            except ReadingsError as error:
-                log.error("site %s: %s is set aside: %s", site.name, path.name, error)
-                _set_aside(path)
+            except Exception as error:
+                if not batch.refused(error):
+                    raise
+                # Only where the reason is: it may quote readings, and the log goes further than they may.
+                log.error("site %s: %s is set aside: %s", site.name, path.name, batch.set_aside(path, error))
                 total = replace(total, unreadable=total.unreadable + 1)
                 continue
             total = replace(
@@ -82,13 +81,3 @@ def running(site: SiteHome) -> supervisor.Status:
 def deployed_usecase(site: SiteHome) -> UseCase:
     """The use case that came with the running release: a site obeys what was signed, not what lies about."""
     return usecases.load(site.root / "current" / "usecase.yaml")
-
-
-def _set_aside(path: Path) -> None:
-    folder = path.parent / "unreadable"
-    folder.mkdir(exist_ok=True)
-    target, copies = folder / path.name, 0
-    while target.exists():
-        copies += 1
-        target = folder / f"{path.name}.{copies}"
-    os.replace(path, target)

@@ -19,13 +19,14 @@ def scores(site: SiteHome) -> str | None:
     """Scores that are no insight yet, insights the policy has not judged, feedback that was not packed."""
     from edge_ai_assets.returns.outbox import Outbox
 
-    if not site.outbox.exists() or batch_waits(site):
+    if not site.outbox.exists():
         return None
     with Outbox(site.outbox, create=False) as outbox:
         unclassified, ready, feedback = outbox.unclassified(1), outbox.waiting(1), outbox.waiting_feedback(1)
         if not (unclassified or ready or feedback):
             return None
-        return f"{outbox.counts().scored} {[row.id for row in feedback]}"
+        oldest = [row.sequence for row in (*unclassified, *ready)], [row.id for row in feedback]
+        return f"{outbox.counts().scored} {len(unclassified)} {oldest}"
 
 
 def packages(site: SiteHome) -> str | None:
@@ -38,8 +39,3 @@ def packages(site: SiteHome) -> str | None:
     with Outbox(site.outbox, create=False) as outbox:
         unsent = outbox.unsent()
     return f"{unsent[-1].number}" if unsent else None
-
-
-def batch_waits(site: SiteHome) -> bool:
-    """Whether a run that scores files will look after the scores as well."""
-    return readings(site) is not None

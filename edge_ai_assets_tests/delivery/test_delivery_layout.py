@@ -121,14 +121,6 @@ def test_an_endless_stream_is_left_at_the_first_byte_too_many(registry):
     assert len(taken) == 2
 
 
-def test_put_file(registry, tmp_path):
-    (tmp_path / "f").write_bytes(b"abc")
-    assert registry.put_file(tmp_path / "f") == registry.put(b"abc")
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(MalformedError, match="not a regular file"):
-        registry.put_file(tmp_path / "pipe")
-
-
 def test_a_pipe_in_a_foreign_layout_does_not_block(registry):
     digest = digest_of(b"never written")
     registry.put(b"x")

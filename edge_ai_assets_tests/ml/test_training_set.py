@@ -159,6 +159,27 @@ def test_of_feedback_the_last_word_counts():
     assert label.to_dict() == {("a", 1): False, ("a", 2): True, ("b", 1): True}
 
 
+def test_the_last_word_is_by_the_sites_count_even_if_its_clock_steps_back():
+    said = [word(given_at=2, correct=False, identity=2), word(given_at=9, identity=1)]
+    assert from_feedback(pd.DataFrame(said), CASE)["_label"].tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows"),
+    [
+        ({}, 0),
+        ({"_run": "r", "_score": 0.5, "_predicted": True}, 0),
+        ({"Air: temp [K]": None, "Typ": None}, 0),
+        ({"Typ": "L"}, 1),
+        ({"Air: temp [K]": 0.0}, 1),
+    ],
+)
+def test_feedback_without_any_feature_is_left_out(fields, rows):
+    empty = {**word(2, identity=2), "fields": json.dumps(fields)}
+    frame = from_feedback(pd.DataFrame([word(), empty]), CASE)
+    assert frame["_row"].tolist() == [1, 2][: 1 + rows] and frame.index.tolist() == [0, 1][: 1 + rows]
+
+
 def test_feedback_has_the_inputs_that_were_let_out_and_misses_the_others():
     (row,) = from_feedback(pd.DataFrame([word(correct=None)]), CASE).to_dict("records")
     assert row["Air: temp [K]"] == 1.5 and row["Typ"] == "L" and row["_origin"] == "feedback"

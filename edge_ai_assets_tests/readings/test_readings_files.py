@@ -73,6 +73,7 @@ def test_the_canonical_table(mill: Mill, csv: Csv) -> None:
         ("X,r1,2024-01-01,20,eco,0", "unknown site", ["'site'", "'X'", "'south'"]),
         (",r1,2024-01-01,20,eco,0", "site missing", ["'site'"]),
         ("N,,2024-01-01,20,eco,0", "run missing", ["'run'"]),
+        (f"N,{'r' * 201},2024-01-01,20,eco,0", "run too long", ["'run'", "201", "200"]),
         ("N,r1,,20,eco,0", "time missing", ["'time'"]),
         ("N,r1,2024-13-01,20,eco,0", "unreadable time", ["2024-13-01", "ISO 8601"]),
         ("N,r1,now,20,eco,0", "unreadable time", ["'now'"]),
@@ -104,6 +105,23 @@ def test_a_broken_row_is_rejected_with_its_reason(
 )
 def test_numbers_and_missing_ones(mill: Mill, csv: Csv, cell: str, value: float) -> None:
     assert one(f"N,r1,2024-01-01,{cell},eco,0", csv, mill())["T [°C]"] == pytest.approx(value, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("cell", "fits"), [("3.4e38", True), ("-3.4e38", True), ("3.5e38", False), ("-1e99", False)]
+)
+def test_without_a_range_a_number_must_fit_what_the_model_computes_with(
+    mill: Mill, csv: Csv, cell: str, fits: bool
+) -> None:
+    batch = whole(csv([f"N,r1,2024-01-01,{cell},eco,0"]), mill((", range: [-50, 200]", "")))
+    assert len(batch.readings) == fits
+    if not fits:
+        (row,) = batch.rejected.to_dict("records")
+        assert row["_problem"] == "too large" and "'T [°C]'" in row["_reason"] and "3.4" in row["_reason"]
+
+
+def test_a_run_name_of_200_characters_is_one(mill: Mill, csv: Csv) -> None:
+    assert one(f"N,{'ü' * 200},2024-01-01,1,eco,0", csv, mill())["_run"] == "ü" * 200
 
 
 @pytest.mark.parametrize("cell", ["-200", "-200.0", "-2e2", "?", "n.v."])

@@ -27,10 +27,10 @@ features:
   - {name: Flow, unit: m³/h}
   - {name: Secret}
   - {name: Only counted}
-  - {name: Serial}
+  - {name: Serial, kind: category, categories: ["4711", "4712"]}
   - {name: Type, kind: category, categories: [centrifugal, screw]}
 egress:
-  kinds: [anomaly, feedback]
+  kinds: [anomaly, feedback, histogram]
   minimum_group_size: 10
   notes: [confirmed, sensor fault]
   fields:
@@ -90,7 +90,7 @@ def record() -> Callable[..., bytes]:
             "Flow": 7.5,
             "Secret": 99.25,
             "Only counted": 1.0,
-            "Serial": 4711,
+            "Serial": "4711",
         }
         context = {"_time": "2026-02-03T04:05:06", "_run": "run 1", "_row": row}
         return json.dumps({"inputs": {**values, "Type": "screw", **inputs}, "context": context}).encode()

@@ -111,11 +111,31 @@ def test_days_that_are_not_touched_are_not_written_again(tmp_path, monkeypatch):
     assert how == {"mode": "overwrite", "predicate": "day IN ('2026-01-02')"}
 
 
-def word(sequence, given_at, correct, predicted, release="r1", site="a", **fields):
+def test_only_rows_of_stale_days_are_read_whole(tmp_path, monkeypatch):
+    add_insights(tmp_path, [(0, "a", "r1", True, 0.9), (1, "a", "r1", True, 0.9)])
+    refresh(tmp_path)
+    add_insights(tmp_path, [(1, "b", "r1", True, 0.5)], first=9)
+    from deltalake import DeltaTable
+
+    read, whole = [], DeltaTable.to_pyarrow_table
+
+    def watched(self, *args, **options):
+        found = whole(self, *args, **options)
+        read.append(found)
+        return found
+
+    monkeypatch.setattr(DeltaTable, "to_pyarrow_table", watched)
+    done = refresh(tmp_path)
+    scores = [table for table in read if "score" in table.column_names]
+    assert {day for table in scores for day in table["day"].to_pylist()} == {date(2026, 1, 2)}
+    assert (done.rows, done.insights, done.by_site) == (3, 3, {"a": 2, "b": 1})
+
+
+def word(sequence, given_at, correct, predicted, release="r1", site="a", identity=None, **fields):
     fields |= {} if predicted is None else {"_predicted": predicted}
     return {
         "site": site,
-        "id": given_at,
+        "id": given_at if identity is None else identity,
         "sequence": sequence,
         "package": 1,
         "given_at": EPOCH + timedelta(minutes=given_at),
@@ -158,3 +178,10 @@ def test_a_later_word_on_an_old_score_counts_as_late(tmp_path):
     words = [word(1, 1, True, True, "r1"), word(2, 2, True, True, "r2"), word(1, 3, False, True, "r1")]
     add(tmp_path, "feedback", words)
     assert [row["release"] for row in judged.by_release(tmp_path)] == ["r2", "r1"]
+
+
+def test_the_last_word_is_by_the_sites_count_even_if_its_clock_steps_back(tmp_path):
+    words = [word(1, 9, False, True, identity=1), word(1, 2, True, True, identity=2)]
+    add(tmp_path, "feedback", words)
+    (found,) = judged.by_release(tmp_path)
+    assert (found["rows"], found["f1"]) == (1, 1.0)

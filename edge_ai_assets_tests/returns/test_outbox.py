@@ -304,13 +304,6 @@ def test_conservation_holds_after_any_steps(tmp_path_factory, batch, steps):
         assert [row.sequence for row in outbox.rows(1, scored)] == list(range(1, scored + 1))
 
 
-def test_figures_are_by_release(outbox, batch):
-    outbox.append([batch(2, release="a"), batch(1, release="b")])
-    (a, b) = outbox.figures(1, 3)
-    assert (a[0], a[1], b[0], b[1], b[2], b[3]) == ("a", 2, "b", 1, 0.987, 0)
-    assert a[2] == pytest.approx((0.987 + 0.123) / 2)
-
-
 def test_there_must_be_an_outbox_unless_it_may_be_made(tmp_path):
     with pytest.raises(OutboxError, match="no outbox"):
         Outbox(tmp_path / "o.db", create=False)

@@ -81,6 +81,18 @@ def test_aggregates_leave_although_no_row_does(outbox, record, packed, key):
     assert outbox.counts().withheld == rows
 
 
+@pytest.mark.parametrize(
+    ("kinds", "histograms"), [((), None), (("feedback",), None), (("anomaly",), 0), (("histogram",), 3)]
+)
+def test_no_kind_lets_out_anything_of_another(kinds, histograms, outbox, batch, packed, small, key):
+    """All fields are listed, and there are rows enough for histograms."""
+    outbox.append([batch(40)])
+    egress = small.egress.model_copy(update={"kinds": kinds})
+    sealed = packed(policy=Policy(small.model_copy(update={"egress": egress}), b"k" * 32))
+    assert (sealed.histograms if sealed else None) == histograms
+    assert outbox.counts().withheld == (20 if "anomaly" in kinds else 40)
+
+
 def test_the_limit_bounds_a_package(outbox, batch, packed):
     outbox.append([batch(10)])
     sealed = packed(limit=4)
@@ -140,17 +152,6 @@ def test_derive_takes_no_more_than_its_limit(outbox, batch, monkeypatch):
     assert sum(insights.derive(outbox, limit=7).values()) == 7
     assert insights.derive(outbox) == {"anomaly": 1, "normal": 2}
     assert insights.derive(outbox) == {}
-
-
-def test_summary_is_of_the_newest(outbox, batch):
-    outbox.append([batch(4, release="old"), batch(2, release="r1")])
-    found = insights.summary(outbox, newest=2)
-    assert (found.rows, found.releases, found.outside) == (2, {"r1": 2}, 0)
-    assert found.mean_score == pytest.approx((0.987 + 0.123) / 2)
-
-
-def test_summary_of_nothing(outbox):
-    assert insights.summary(outbox) == insights.Summary(0, {}, None, 0)
 
 
 def test_a_leftover_of_a_killed_attempt_is_overwritten(outbox, batch, packed, key, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_ai_assets import usecase
@@ -102,10 +102,10 @@ def test_a_time_that_is_none_leaves_as_null(policy, contract, text):
 
 def test_pseudonyms_depend_on_site_key_field_and_value(small, contract, record):
     one, other = Policy(small, b"a" * 16), Policy(small, b"b" * 16)
-    row, again = scored(record(Serial=1)), scored(record(Serial=1, Flow=2))
+    row, again = scored(record()), scored(record(Flow=2))
     assert one.row(row)["Serial"] == one.row(again)["Serial"]
     assert one.row(row)["Serial"] != other.row(row)["Serial"]
-    assert one.row(row)["Serial"] != one.row(scored(record(Serial=2)))["Serial"]
+    assert one.row(row)["Serial"] != one.row(scored(record(Serial="4712")))["Serial"]
 
 
 def test_a_short_site_key_is_refused(small):
@@ -138,6 +138,29 @@ def test_nothing_listed_means_nothing_leaves(small, contract, record):
     bare = small.model_copy(update={"egress": usecase.Egress()})
     assert Policy(bare, b"k" * 32).row(scored(record()), contract) == {}
     assert Policy(bare, b"k" * 32).aggregates == set()
+
+
+def test_fields_without_a_kind_let_nothing_out(small, contract, record, counting):
+    mute = Policy(
+        small.model_copy(update={"egress": small.egress.model_copy(update={"kinds": ()})}), b"k" * 32
+    )
+    assert mute.row(scored(record()), contract) == Withheld("kind anomaly is not listed")
+    assert mute.feedback(scored(record()), said(), contract) == Withheld("kind feedback is not listed")
+    flow = Reference("Flow", (5.0,), (1, 1), 0.2)
+    assert mute.histograms({("r1", "Flow"): [1.0] * 50}, {"r1": [flow]}) == []
+
+
+@pytest.mark.parametrize("kinds", [(), ("anomaly", "feedback"), ("anomaly", "feedback", "normal")])
+def test_histograms_need_their_kind(small, counting, kinds):
+    silent = small.model_copy(update={"egress": small.egress.model_copy(update={"kinds": kinds})})
+    values, references = {("r1", "Flow"): [1.0] * 50}, {"r1": [Reference("Flow", (5.0,), (1, 1), 0.2)]}
+    assert Policy(silent, b"k" * 32).histograms(values, references) == []
+    loud = small.model_copy(update={"egress": small.egress.model_copy(update={"kinds": ("histogram",)})})
+    assert len(Policy(loud, b"k" * 32).histograms(values, references)) == 1
+
+
+def test_histograms_are_not_let_out_by_default():
+    assert "histogram" not in usecase.Egress().kinds
 
 
 def test_the_digest_is_of_what_it_says_not_of_its_order(small):
@@ -188,6 +211,49 @@ def test_no_small_number_can_be_told_from_a_histogram(policy, values):
         policies._counted = whole
     for histogram in found:
         assert all(count == 0 or count >= SMALL_CELL for count in histogram.counts)
+        assert histogram.rows == sum(histogram.counts) >= policy.egress.minimum_group_size
+
+
+@pytest.mark.parametrize(
+    ("cells", "left"),
+    [
+        ((40, 60, 0), (40, 60, 0)),
+        ((3, 40, 60), (0, 0, 60)),  # or the total of another feature tells the 3
+        ((60, 3, 60), (0, 0, 60)),  # only one of two equal ones
+        ((4, 4, 60), (0, 0, 60)),  # 8 hidden rows are not few
+        ((3, 60, 0), None),
+        ((0, 9, 4), None),  # 9 alone would be below the minimum, and nothing is left
+        ((3, 1, 0), None),
+    ],
+)
+def test_few_hidden_rows_take_the_smallest_cell_with_them(policy, counting, cells, left):
+    values = [number for number, rows in zip((1.0, 7.0, 12.0), cells, strict=True) for _ in range(rows)]
+    found = policy.histograms(
+        {("r1", "Flow"): values}, {"r1": [Reference("Flow", (5.0, 10.0), (1, 1, 1), 0.2)]}
+    )
+    assert [(h.rows, h.counts) for h in found] == ([] if left is None else [(sum(left), left)])
+
+
+def cut(total):
+    """How so many rows may fall into three bins."""
+    return st.tuples(st.integers(0, total), st.integers(0, total)).map(
+        lambda cuts: (min(cuts), max(cuts) - min(cuts), total - max(cuts))
+    )
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(10, 60).flatmap(lambda total: st.lists(cut(total), min_size=3, max_size=3)))
+def test_no_small_number_can_be_told_from_the_totals_of_other_features(policy, counting, cells):
+    names = ("Flow", "Only counted", "Pressure [bar]")
+    values = {
+        ("r1", name): [1.0] * low + [7.0] * middle + [12.0] * high
+        for name, (low, middle, high) in zip(names, cells, strict=True)
+    }
+    references = {"r1": [Reference(name, (5.0, 10.0), (1, 1, 1), 0.2) for name in names]}
+    total = sum(cells[0])
+    for histogram in policy.histograms(values, references):
+        hidden = total - histogram.rows
+        assert hidden == 0 or hidden >= SMALL_CELL
         assert histogram.rows == sum(histogram.counts) >= policy.egress.minimum_group_size
 
 

@@ -149,13 +149,6 @@ def test_damage_on_the_way_is_found_and_sent_again(tmp_path, road):
     assert road.send(path, "a.zip", digest, ignore) == 4500
 
 
-def test_a_probe_tells_whether_there_is_a_road(road, link):
-    road.probe()
-    link.cut()
-    with pytest.raises(LinkDown):
-        road.probe()
-
-
 @pytest.fixture
 def filled(outbox, batch, policy, contract, key, tmp_path):
     """Three packages in the spool."""

@@ -17,7 +17,7 @@ from edge_ai_assets.home import SiteHome
 from edge_ai_assets.readings import files
 from edge_ai_assets.readings.raw import ReadingsError
 from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.scoring import batch, supervisor
+from edge_ai_assets.scoring import batch, lookback, supervisor
 from edge_ai_assets.scoring.batch import FileScored, score_file
 from edge_ai_assets.scoring.client import Client, ScoreAnswer, ServiceError
 from edge_ai_assets_tests.tiny_model import tiny_release
@@ -44,6 +44,7 @@ class Service:
 
     def __init__(self, fails_after: int | None = None) -> None:
         self.answers: dict[str, ScoreAnswer] = {}
+        self.sent: dict[str, str] = {}
         self.rows: list[dict[str, object]] = []
         self.asked: list[str] = []
         self.fails_after = fails_after
@@ -52,8 +53,10 @@ class Service:
         self.asked.append(key)
         if self.fails_after is not None and len(self.asked) > self.fails_after:
             raise ServiceError("no answer")
+        found = pd.DataFrame({**columns, **context}).to_dict("records")
+        if self.sent.setdefault(key, str(found)) != str(found):
+            raise ServiceError("Idempotency-Key was used before, for other records", 422)
         if key not in self.answers:
-            found = pd.DataFrame({**columns, **context}).to_dict("records")
             answer = ScoreAnswer(
                 *("r1", "", 0.5, f"north/{len(self.rows) + 1}", [0.5] * len(found)),
                 predicted=[row["Flow"] is not None and row["Flow"] > 25 for row in found],
@@ -77,8 +80,16 @@ def deliver(site, lines, name="a.csv"):
     return path
 
 
-def score(site, service, path):
-    return score_file(path, usecase=CASE, site=site, client=service)
+def score(site, service, path, usecase=CASE):
+    return score_file(path, usecase=usecase, site=site, client=service)
+
+
+def interrupt(site, service, path, after=1):
+    """Begin to score a file; the service goes away when it has answered `after` slices."""
+    service.fails_after = after
+    with pytest.raises(ServiceError, match="no answer"):
+        score(site, service, path)
+    service.fails_after = None
 
 
 def features_of(service):
@@ -156,6 +167,85 @@ def test_killed_between_remembering_and_moving_nothing_is_scored_again(site, mon
     assert {key[1] for key in features_of(service) if key[0] == "r1"} == set(range(2, 20))
 
 
+def test_killed_before_moving_it_is_moved_though_another_file_comes_first(site, monkeypatch):
+    service, path = Service(), deliver(site, ROWS[:30], "m.csv")
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "_move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            score(site, service, path)
+    score(site, service, deliver(site, ROWS[30:], "a.csv"))
+    assert not batch.waiting(site) and len(features_of(service)) == len(service.rows) == 54
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_an_interrupted_file_is_finished_before_any_other(site, monkeypatch, hidden, tmp_path):
+    monkeypatch.setattr(batch, "SLICE", 10)
+    service, path = Service(), deliver(site, ROWS[:30], "m.csv")
+    if hidden:
+        path = batch.hidden_copy(path.rename(tmp_path / "m.csv"), site)
+    interrupt(site, service, path)
+    assert batch.interrupted(site) == path
+    score(site, service, deliver(site, ROWS[30:], "a.csv"))  # goes on with the run that m.csv ends in
+    assert not path.exists() and batch.interrupted(site) is None and not site.scoring.exists()
+    at = SiteHome(tmp_path / "other" / "north")
+    at.readings.mkdir(parents=True)
+    assert features_of(service) == features_of(scored_in_pieces(at, [30])[0])
+    assert len(service.rows) == 54
+
+
+def test_an_interrupted_file_is_finished_by_the_use_case_it_was_begun_with(site, monkeypatch):
+    monkeypatch.setattr(batch, "SLICE", 10)
+    wider = CASE.model_copy(update={"windows": CASE.windows.model_copy(update={"rows": (5,)})})
+    service, path = Service(), deliver(site, ROWS)
+    interrupt(site, service, path)
+    assert score(site, service, path, wider).scored == 54
+    assert all("Flow [mean 3]" in row for row in service.rows)
+    score(site, service, deliver(site, [line.replace("r0", "s") for line in ROWS[:9]], "b.csv"), wider)
+    assert "Flow [mean 5]" in service.rows[-1]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_note_whose_file_is_gone_is_dropped(site, monkeypatch, replaced):
+    monkeypatch.setattr(batch, "SLICE", 10)
+    service, path = Service(), deliver(site, ROWS[:30])
+    interrupt(site, service, path)
+    path.unlink()
+    if replaced:
+        deliver(site, ROWS[30:], path.name)
+    assert batch.interrupted(site) is None
+    assert score(site, service, deliver(site, ROWS[30:], path.name)).scored == 26
+    assert not site.scoring.exists()
+
+
+def test_an_interrupted_file_that_is_then_refused_is_set_aside_and_blocks_nobody(site, monkeypatch):
+    monkeypatch.setattr(batch, "SLICE", 10)
+    service, path = Service(), deliver(site, ROWS[:30], "m.csv")
+    interrupt(site, service, path)
+    service.sent = dict.fromkeys(service.sent, "other records")
+    assert score(site, service, deliver(site, ROWS[30:], "a.csv")).scored > 0
+    reason = site.readings / "unreadable" / "m.csv.reason.txt"
+    assert "Idempotency-Key" in reason.read_text() and not batch.waiting(site)
+
+
+def test_a_file_that_somebody_else_scored_meanwhile_is_no_error(site):
+    path = deliver(site, ROWS)
+    path.unlink()
+    assert astuple(score(site, Service(), path)) == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (ReadingsError("empty"), True),
+        *[(ServiceError("no", status), True) for status in (400, 410, 413, 422)],
+        *[(ServiceError("no", status), False) for status in (None, 408, 429, 500, 503)],
+        (ValueError("a bug"), False),
+    ],
+)
+def test_what_trying_again_cannot_change(error, refused):
+    assert batch.refused(error) is refused
+
+
 @pytest.mark.parametrize("answered", range(4))
 def test_a_service_that_goes_away_leaves_the_file_and_no_row_is_scored_twice(site, monkeypatch, answered):
     monkeypatch.setattr(batch, "SLICE", 10)
@@ -195,15 +285,35 @@ def test_chunks_of_a_large_file_change_nothing(site, tmp_path, monkeypatch):
 
 
 def test_what_is_kept_for_later_is_bounded(site, monkeypatch):
-    monkeypatch.setattr(batch, "OPEN_RUNS", 3)
+    monkeypatch.setattr(lookback, "OPEN_RUNS", 3)
     service = Service()
     for run in range(5):
         lines = [f"run {run:02},2026-02-{1 + run:02}T00:00:{row:02},1,eco," for row in range(50)]
         score(site, service, deliver(site, lines, f"{run:02}.csv"))
-    kept = batch.Lookback(site.lookback)
+    kept = lookback.Lookback(site.lookback)
     assert sorted(kept.rows["_run"].unique()) == ["run 02", "run 03", "run 04"]
-    assert len(kept.rows) == batch.OPEN_RUNS * (2 + 3)  # baseline and longest window
+    assert len(kept.rows) == lookback.OPEN_RUNS * (2 + 3)  # baseline and longest window
     assert not list(site.root.glob(".lookback*"))
+
+
+def test_a_run_that_was_let_go_is_numbered_on_and_shows_no_new_baseline(site, monkeypatch):
+    monkeypatch.setattr(lookback, "OPEN_RUNS", 1)
+    service = Service()
+    for name, lines in (("a", ROWS[:10]), ("b", ROWS[20:40]), ("c", ROWS[10:20]), ("d", ROWS[40:])):
+        score(site, service, deliver(site, lines, f"{name}.csv"))
+    assert set(features_of(service)) == {(f"r{run}", row) for run in range(3) for row in range(2, 20)}
+    again = [row for row in service.rows if row["_run"] == "r0" and row["_row"] >= 10]
+    assert len(again) == 10 and all(row["Flow [from baseline]"] is None for row in again)
+
+
+def test_how_far_runs_were_let_go_is_remembered_for_the_newest(site, monkeypatch):
+    monkeypatch.setattr(lookback, "OPEN_RUNS", 1)
+    monkeypatch.setattr(lookback, "KNOWN_RUNS", 2)
+    service = Service()
+    for run in range(5):
+        lines = [f"run {run},2026-02-0{1 + run}T00:00:{row:02},1,eco," for row in range(9)]
+        score(site, service, deliver(site, lines, f"{run}.csv"))
+    assert lookback.Lookback(site.lookback).let_go == {"run 2": 9, "run 3": 9}
 
 
 @pytest.mark.parametrize(
@@ -237,6 +347,17 @@ def test_a_hidden_copy_is_scored_and_the_original_stays(site, tmp_path):
     assert batch.waiting(site) == [] and score(site, Service(), copy).scored == 54
     assert [path.name[17:] for path in site.scored.iterdir()] == ["mine.csv"]
     assert (tmp_path / "mine.csv").exists() and not copy.exists()
+
+
+def test_hidden_copies_of_different_files_with_one_name_do_not_mix(site, tmp_path):
+    copies = []
+    for number in range(2):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "mine.csv").write_text(f"{number}")
+        copies.append(batch.hidden_copy(tmp_path / f"{number}" / "mine.csv", site))
+    assert [copy.read_text() for copy in copies] == ["0", "1"]
+    assert batch.hidden_copy(tmp_path / "1" / "mine.csv", site) == copies[1]
+    assert sorted(site.readings.iterdir()) == sorted(copies) and batch.waiting(site) == []
 
 
 def test_through_a_real_service_into_the_outbox(site, tmp_path):

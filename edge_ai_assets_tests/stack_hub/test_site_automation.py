@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-from edge_ai_assets import usecase
+from edge_ai_assets import keys, runs, usecase
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.stack_hub import automation, delivery
+from edge_ai_assets.stack_hub import automation, delivery, returning
 from edge_ai_assets.stack_hub.automation import BATCH, LOOK, next_in_turn, something_waits
 from edge_ai_assets.stack_hub.fleet import RANGE_END, RANGE_START
 from edge_ai_assets.stack_hub.rollout import SiteState
@@ -22,6 +22,16 @@ def work(context: dg.AssetExecutionContext) -> None:
 
 
 JOB = dg.define_asset_job("work_job", selection=[work])
+
+PUMPS = usecase.load(usecase.BUNDLED / "pump-station.yaml")
+
+
+def case_of(names):
+    """The pump station with other sites."""
+    return PUMPS.model_copy(update={"sites": tuple(Site(name=name) for name in names)})
+
+
+CASE = case_of([f"site-{number:04}" for number in range(1000)])
 
 
 @pytest.fixture
@@ -57,7 +67,7 @@ def test_every_site_is_asked_once_in_a_round_across_restarts(instance, home):
     cursor, asked = None, []
     for _ in range(4):
         # Each tick has a sensor of its own: nothing but the cursor outlives a restart.
-        sensor = something_waits("waits", JOB, home, lambda site: "something", "")
+        sensor = something_waits("waits", JOB, home, CASE, lambda site: "something", "")
         found, _, cursor = tick(sensor, instance, cursor)
         assert len(found) <= BATCH
         asked += found
@@ -68,7 +78,7 @@ def test_every_site_is_asked_once_in_a_round_across_restarts(instance, home):
 def test_a_tick_looks_at_a_bounded_number_of_sites(instance, home):
     register(instance, 4 * LOOK)
     looked = []
-    tick(something_waits("waits", JOB, home, lambda site: looked.append(site.name), ""), instance)
+    tick(something_waits("waits", JOB, home, CASE, lambda site: looked.append(site.name), ""), instance)
     assert len(looked) == LOOK
 
 
@@ -76,33 +86,33 @@ def test_a_thousand_idle_sites_are_all_looked_at_in_a_few_ticks(instance, home):
     names = register(instance, 1000)
     looked, cursor = [], None
     for _ in range(1000 // LOOK):
-        sensor = something_waits("waits", JOB, home, lambda site: looked.append(site.name), "")
+        sensor = something_waits("waits", JOB, home, CASE, lambda site: looked.append(site.name), "")
         _, _, cursor = tick(sensor, instance, cursor)
     assert sorted(looked) == names
 
 
 def test_the_same_state_is_the_same_request(instance, home, monkeypatch):
-    monkeypatch.setattr(automation.time, "time", lambda: 1_000_000.0)
+    monkeypatch.setattr(runs.time, "time", lambda: 1_000_000.0)
     register(instance, 3)
-    sensor = something_waits("waits", JOB, home, lambda site: "3 files", "")
+    sensor = something_waits("waits", JOB, home, CASE, lambda site: "3 files", "")
     assert tick(sensor, instance)[1] == tick(sensor, instance)[1]
 
 
 def test_a_new_state_is_a_new_request(instance, home, monkeypatch):
-    monkeypatch.setattr(automation.time, "time", lambda: 1_000_000.0)
+    monkeypatch.setattr(runs.time, "time", lambda: 1_000_000.0)
     register(instance, 3)
-    before = something_waits("waits", JOB, home, lambda site: "3 files", "")
-    after = something_waits("waits", JOB, home, lambda site: "4 files", "")
+    before = something_waits("waits", JOB, home, CASE, lambda site: "3 files", "")
+    after = something_waits("waits", JOB, home, CASE, lambda site: "4 files", "")
     assert tick(before, instance)[1] != tick(after, instance)[1]
 
 
 def test_a_request_that_changed_nothing_is_made_again_later(instance, home, monkeypatch):
     now = [1_000_000.0]
-    monkeypatch.setattr(automation.time, "time", lambda: now[0])
+    monkeypatch.setattr(runs.time, "time", lambda: now[0])
     register(instance, 3)
-    sensor = something_waits("waits", JOB, home, lambda site: "3 files", "")
+    sensor = something_waits("waits", JOB, home, CASE, lambda site: "3 files", "")
     first = tick(sensor, instance)[1]
-    now[0] += automation.RETRY_SECONDS
+    now[0] += runs.RETRY_SECONDS
     assert tick(sensor, instance)[1] != first
 
 
@@ -113,11 +123,16 @@ def test_three_weeks_offline_and_a_restart_lose_nothing(instance, home):
     for day in range(21):
         grown = f"{day} packages"
         sensor = something_waits(
-            "link_up", JOB, home, lambda site, grown=grown: None if site.name == "site-0001" else grown, ""
+            "link_up",
+            JOB,
+            home,
+            CASE,
+            lambda site, grown=grown: None if site.name == "site-0001" else grown,
+            "",
         )
         asked, _, cursor = tick(sensor, instance, cursor)
         assert "site-0001" not in asked
-    sensor = something_waits("link_up", JOB, home, lambda site: "21 packages", "")
+    sensor = something_waits("link_up", JOB, home, CASE, lambda site: "21 packages", "")
     assert "site-0001" in tick(sensor, instance, cursor)[0]
 
 
@@ -125,7 +140,7 @@ def test_nothing_is_asked_while_the_job_runs(instance, home):
     register(instance, 3)
     job = dg.Definitions(assets=[work], jobs=[JOB]).resolve_job_def("work_job")
     instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    assert tick(something_waits("waits", JOB, home, lambda site: "x", ""), instance)[0] == []
+    assert tick(something_waits("waits", JOB, home, CASE, lambda site: "x", ""), instance)[0] == []
 
 
 def test_nothing_is_asked_while_a_job_runs_that_does_the_same(instance, home):
@@ -133,7 +148,10 @@ def test_nothing_is_asked_while_a_job_runs_that_does_the_same(instance, home):
     other = dg.define_asset_job("other_job", selection=[work])
     job = dg.Definitions(assets=[work], jobs=[other]).resolve_job_def("other_job")
     instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
-    assert tick(something_waits("waits", JOB, home, lambda site: "x", "", unless=[other]), instance)[0] == []
+    assert (
+        tick(something_waits("waits", JOB, home, CASE, lambda site: "x", "", unless=[other]), instance)[0]
+        == []
+    )
 
 
 def test_sites_are_registered_once(instance):
@@ -178,17 +196,50 @@ def test_turns_go_round(last, expected):
     assert next_in_turn(["a", "b", "c"], last, 2) == expected
 
 
-def test_a_site_whose_service_died_again_is_asked_again_at_once(instance, home, monkeypatch):
+@pytest.fixture
+def fleet(instance, monkeypatch):
+    """States of the pump station's sites, which a test changes; release 1 is out, the clock stands."""
+    monkeypatch.setattr(runs.time, "time", lambda: 1_000_000.0)
+    states = {site.name: SiteState(serving=1, since="then") for site in PUMPS.sites}
+    instance.add_dynamic_partitions(str(SITES.name), list(states))
+    monkeypatch.setattr(pack, "newest", lambda registry, keys: SimpleNamespace(version=1, image="sha256:1"))
+    monkeypatch.setattr(delivery, "state", lambda site, target: states[site.name])
+    monkeypatch.setattr(returning, "conserved", lambda site: True)
+    return states
+
+
+def test_a_site_whose_service_died_again_is_asked_again_at_once(instance, home, fleet):
     """The demo stops its services; `make ui` right after it must start them, not wait for the next retry."""
-    monkeypatch.setattr(automation.time, "time", lambda: 1_000_000.0)
-    case = usecase.load(usecase.BUNDLED / "pump-station.yaml")
-    instance.add_dynamic_partitions(str(SITES.name), [site.name for site in case.sites])
-    since = ["2026-11-21T01:00:00"]
-    release = SimpleNamespace(version=1, image="sha256:1")
-    monkeypatch.setattr(pack, "newest", lambda registry, keys: release)
-    monkeypatch.setattr(delivery, "state", lambda site, target: SiteState(serving=None, since=since[0]))
+    sensor = automation.release_available(JOB, home, PUMPS)
+    fleet["bergen"] = SiteState(serving=None, since="2026-11-21T01:00:00")
+    first = tick(sensor, instance)
+    assert first[0] == ["bergen"] and tick(sensor, instance) == first
+    fleet["bergen"] = SiteState(serving=None, since="2026-11-21T01:05:00")
+    assert tick(sensor, instance)[1] != first[1]
+
+
+def test_a_dead_service_is_started_from_the_disk_also_without_a_link(instance, home, fleet):
+    fleet["tromso"] = SiteState(serving=None, since="then", linked=False)
+    sensor = automation.release_available(JOB, home, PUMPS)
+    (request,) = sensor.evaluate_tick(dg.build_sensor_context(instance=instance)).run_requests
+    assert request.asset_selection == [keys.SITE_DEPLOYMENT]
+    assert request.tags[RANGE_START] == request.tags[RANGE_END] == "tromso"
+
+
+def test_each_deployment_is_a_run_of_its_own(instance, home, fleet):
+    """One site with a full disk must not keep its neighbours from the release."""
+    case = PUMPS.model_copy(
+        update={"sites": tuple(site.model_copy(update={"ring": "canary"}) for site in PUMPS.sites)}
+    )
+    fleet |= dict.fromkeys(fleet, SiteState(serving=None))
     sensor = automation.release_available(JOB, home, case)
-    first = tick(sensor, instance)[1]
-    assert tick(sensor, instance)[1] == first
-    since[0] = "2026-11-21T01:05:00"
-    assert tick(sensor, instance)[1] != first
+    result = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert sorted(request.tags[RANGE_START] for request in result.run_requests) == sorted(fleet)
+    assert all(request.tags[RANGE_START] == request.tags[RANGE_END] for request in result.run_requests)
+
+
+def test_a_site_that_was_taken_out_of_the_use_case_is_left_alone(instance, home, fleet):
+    fleet["bergen"] = SiteState(serving=None, since="then")
+    without = PUMPS.model_copy(update={"sites": PUMPS.sites[1:]})
+    assert tick(automation.release_available(JOB, home, without), instance)[0] == []
+    assert "bergen" not in tick(something_waits("w", JOB, home, without, lambda site: "x", ""), instance)[0]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import stat
+from functools import partial
 
+import dagster as dg
 import pytest
 
 from edge_ai_assets.delivery import signing
 from edge_ai_assets.delivery.errors import DeliveryError, MissingError
 from edge_ai_assets.home import Home
+from edge_ai_assets.partitions import SITES
 from edge_ai_assets.returns.link import Link, LinkDown
 from edge_ai_assets.returns.outbox import Batch, Feedback, Outbox, OutboxError, PackageRow
 from edge_ai_assets.scoring import batch, supervisor
@@ -17,6 +20,7 @@ from edge_ai_assets.scoring.batch import FileScored
 from edge_ai_assets.scoring.client import ServiceError
 from edge_ai_assets.scoring.folder import Failure, Release, Status
 from edge_ai_assets.stack_hub import delivery, provision, returning, scoring, waiting
+from edge_ai_assets.stack_hub.assets import scores
 from edge_ai_assets.stack_hub.scoring import NotServing
 from edge_ai_assets_tests.tiny_model import tiny_release
 
@@ -137,7 +141,37 @@ class TestScoring:
         numbers = (done.scored, done.rejected, done.baseline, done.anomalies, done.outside)
         assert numbers == (20, 2, 4, 6, 8) and (done.files, done.unreadable, done.release) == (2, 1, 1)
         aside = sorted((site.readings / "unreadable").iterdir())
-        assert [(path.name, path.read_text()) for path in aside] == [("bad.csv", "0"), ("bad.csv.1", "1")]
+        assert [path.name for path in aside if "reason" not in path.name] == ["bad.csv", "bad.csv.1"]
+        assert [path.read_text() for path in aside if "reason" not in path.name] == ["0", "1"]
+        reasons = [path for path in aside if "reason" in path.name]
+        assert [path.name for path in reasons] == ["bad.csv.1.reason.txt", "bad.csv.reason.txt"]
+        assert all("the file is empty" in path.read_text() for path in reasons)
+
+    def test_a_file_the_service_refuses_is_set_aside_and_its_values_stay_out_of_the_log(
+        self, site, serving, monkeypatch, caplog
+    ):
+        def score_file(path, **_):
+            if path.name == "a.csv":
+                raise ServiceError("row 3: 'Flow' is 4711, it must be between 0 and 9", 422)
+            path.unlink()
+            return FileScored(10, 1, 2, 3, 4)
+
+        monkeypatch.setattr(batch, "score_file", score_file)
+        for name in ("a.csv", "b.csv"):
+            (site.readings / name).write_text("x")
+        done = scoring.score_waiting(site, LOG)
+        assert (done.files, done.unreadable) == (1, 1) and not batch.waiting(site)
+        assert "4711" in (site.readings / "unreadable" / "a.csv.reason.txt").read_text()
+        assert "a.csv.reason.txt" in caplog.text and "4711" not in caplog.text
+
+    def test_what_was_interrupted_comes_first_though_it_is_hidden(self, site, serving, monkeypatch):
+        taken = []
+        monkeypatch.setattr(batch, "interrupted", lambda _: site.readings / ".x-mine.csv")
+        monkeypatch.setattr(
+            batch, "score_file", lambda path, **_: taken.append(path.name) or FileScored(1, 0, 0, 0, 0)
+        )
+        (site.readings / "a.csv").write_text("x")
+        assert scoring.score_waiting(site, LOG).files == 2 and taken == [".x-mine.csv", "a.csv"]
 
     def test_a_service_that_goes_away_ends_it_and_the_files_stay(self, site, serving, monkeypatch):
         def score_file(path, **_):
@@ -151,6 +185,23 @@ class TestScoring:
 
     def test_the_use_case_is_the_one_that_was_released(self, site, serving):
         assert scoring.deployed_usecase(site).name == "tiny"
+
+
+class TestInsights:
+    def test_everything_is_classified_however_much_waits(self, home, site, monkeypatch):
+        from edge_ai_assets.returns import insights
+
+        scored(site, 7)
+        monkeypatch.setattr(insights, "derive", partial(insights.derive, limit=3))
+        instance = dg.DagsterInstance.ephemeral()
+        instance.add_dynamic_partitions(str(SITES.name), ["north"])
+        done = dg.materialize(
+            [scores.insights], partition_key="north", instance=instance, resources={"home": home}
+        )
+        (found,) = done.asset_materializations_for_node("site__insights")
+        with Outbox(site.outbox) as outbox:
+            assert not outbox.unclassified(1)
+        assert found.metadata["rows"].value == 7
 
 
 class TestReturning:
@@ -210,10 +261,23 @@ class TestWaiting:
             outbox.add_feedback([Feedback(1, True, None, "operator", 5)])
         assert waiting.scores(site) not in (None, first)
 
-    def test_scores_do_not_wait_twice_while_files_are_to_be_scored(self, site, serving):
+    def test_scores_wait_though_files_wait_as_well(self, site, serving):
         scored(site)
         (site.readings / "a.csv").write_text("x")
-        assert waiting.batch_waits(site) and waiting.scores(site) is None
+        assert waiting.readings(site) is not None and waiting.scores(site) is not None
+
+    def test_progress_is_another_marker(self, site):
+        scored(site)
+        seen = [waiting.scores(site)]
+        with Outbox(site.outbox) as outbox:
+            for work in (
+                lambda: outbox.classify({1: "anomaly"}),
+                lambda: outbox.classify({2: "anomaly", 3: "anomaly"}),
+                lambda: outbox.dispose("withheld", {"x": [1, 2]}),
+            ):
+                work()
+                seen.append(waiting.scores(site))
+        assert None not in seen and len(set(seen)) == len(seen)
 
     def test_packages_wait_only_where_the_link_is_up(self, site):
         assert waiting.packages(site) is None

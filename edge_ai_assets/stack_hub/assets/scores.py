@@ -1,5 +1,7 @@
 """From waiting readings to scores, and from scores to insights."""
 
+from collections import Counter
+
 import dagster as dg
 
 from edge_ai_assets import interfaces
@@ -37,11 +39,11 @@ def insights(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) ->
     from edge_ai_assets.returns.outbox import Outbox
 
     def classify(name: str) -> dict[str, object]:
-        site = home.site(name)
+        site, kinds = home.site(name), Counter(anomaly=0, normal=0, quarantined=0)
         with Outbox(site.outbox, create=False) as outbox:
-            found = derive(outbox)
-        total = sum(found.values())
-        kinds = {"anomaly": 0, "normal": 0, "quarantined": 0, **found}
+            while found := derive(outbox):
+                kinds.update(found)
+        total = kinds.total()
         return {**kinds, "rows": total, "anomaly_rate": kinds["anomaly"] / total if total else 0.0}
 
     yield from each_site(context, classify)

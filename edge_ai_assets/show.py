@@ -63,7 +63,6 @@ def outcome(found: Outcome, home: Home, console: Console) -> None:
             f"false alarm rate {found.before.false_alarm_rate:.1%} and {found.after.false_alarm_rate:.1%}",
             highlight=False,
         )
-    insight = next((name for name, site in found.status["sites"].items() if site["uploaded"]), None)
     console.print(f"\n{found.seconds:.0f} seconds. Where to look:", highlight=False)
     console.print(
         "  make ui                          the lineage, runs, checks and pictures in Dagster's web UI"
@@ -73,8 +72,10 @@ def outcome(found: Outcome, home: Home, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    if insight:
-        console.print(f"  .venv/bin/edge-ai explain {insight}/N     where an insight came from")
+    if found.insight:
+        console.print(
+            f"  .venv/bin/edge-ai explain {found.insight}   where an insight came from", highlight=False
+        )
     console.print("  .venv/bin/edge-ai status         these numbers again", highlight=False)
 
 
@@ -86,6 +87,7 @@ def outcome_json(found: Outcome) -> dict[str, Any]:
         "promises": [{"promise": what, "kept": kept, "seen": seen} for what, kept, seen in found.promises],
         "before": asdict(found.before) if found.before else None,
         "after": asdict(found.after) if found.after else None,
+        "insight": found.insight,
         "status": found.status,
     }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_ai_assets.demo.world import World, numbered
 from edge_ai_assets.home import Home
+from edge_ai_assets.returns import tables
 from edge_ai_assets.stack_hub import returning
 from edge_ai_assets.status import conserved
 from edge_ai_assets.usecase import UseCase
@@ -29,6 +30,8 @@ class Outcome:
     after: Scores | None = None
     """The release that runs at the end, on the same readings."""
     status: dict[str, Any] = field(default_factory=dict)
+    insight: str | None = None
+    """Id of an insight that came home, to be explained."""
 
     @property
     def kept(self) -> bool:
@@ -40,6 +43,8 @@ class Outcome:
     def judge(self, world: World, drifted: bool) -> None:
         """Add the promises that are held against the state at the end."""
         self.status = now = world.status()
+        came = tables.rows(world.home.tables, "insights", ["site", "sequence"])
+        self.insight = f"{came[-1]['site']}/{came[-1]['sequence']}" if came else None
         sites, azure = now["sites"], now["global"]
         recounted = [returning.recount(world.home.site(name)) for name in world.names]
         self.promise(
@@ -77,7 +82,6 @@ class Outcome:
 def fields_that_left(home: Home, usecase: UseCase) -> set[str]:
     """Names of all values in the global tables; what is derived from a feature counts as the feature."""
     from edge_ai_assets.ml import features
-    from edge_ai_assets.returns import tables
 
     base = {item.name: item.base for item in features.inputs(usecase)}
     found: set[str] = set()

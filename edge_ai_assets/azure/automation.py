@@ -35,7 +35,7 @@ def readings_landed(
         """Take landed files into the lake; as long as there is no champion, go on to the first release.
 
         A file stays in the landing zone until the lake has it, so a restart finds what is still to do. The
-        run key is the listing: one run for one state of the landing zone.
+        run key is the listing and the turn: one run for one state, and another later if that one failed.
         """
         from edge_ai_assets.readings import landing
 
@@ -66,7 +66,7 @@ def packages_arrived(job: dg.UnresolvedAssetJobDefinition, home: Home) -> dg.Sen
         """Bring arrived packages into the global tables.
 
         What has arrived is compared with what the tables hold, so a restart finds what is still to do; the
-        run key is the names that are new, so packages that wait for a gap ask once and not at every tick.
+        run key is the names that are new and the turn: packages that wait for a gap ask once a turn.
         """
         from edge_ai_assets.azure import arrivals
 

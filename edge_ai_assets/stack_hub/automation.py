@@ -1,4 +1,5 @@
-"""Sensors of the sites' side. Each looks over all sites, never one a site, and asks for the fewest runs.
+"""Sensors of the sites' side. Each looks over all sites, never one a site, with as few runs as it can:
+one for a range of neighbouring sites, but one a site for deployments.
 
 All are driven by the state found, not by events: what a crash or a restart left undone is found again, and
 what is done is not found. One run of a job at a time; what comes meanwhile is taken by the next.

@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import blocks
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -33,7 +34,7 @@ from edge_ai_assets.returns import inbox, insights, packages
 from edge_ai_assets.returns.outbox import Batch, Outbox
 from edge_ai_assets.returns.packing import pack
 from edge_ai_assets.returns.policy import Policy
-from edge_ai_assets.scoring import batch, records
+from edge_ai_assets.scoring import batch
 from edge_ai_assets.scoring.contract import Contract
 
 PACKAGE_ROWS = 20_000
@@ -96,18 +97,16 @@ def scores() -> Iterator[Batch]:
     ours = {"station": "_site", "shift": "_run", "time": "_time"}
     frame = raw.rename(columns=ours).assign(_row=raw.groupby("shift").cumcount())
     made = features.compute(frame, USECASE)
+    inputs = {item.name: item.kind for item in features.inputs(USECASE)}
     rng = np.random.default_rng(1)
     for start in range(0, len(made), batch.SLICE):
         part = made.iloc[start : start + batch.SLICE]
-        columns = {item.name: plain(part[item.name]) for item in features.inputs(USECASE)}
-        context = {"_time": part["_time"].astype(str).tolist(), "_run": part["_run"].astype(str).tolist()}
-        given, rows = rng.uniform(0.5, 1, len(part)).tolist(), len(part)
+        columns = {name: pd.to_numeric(part[name], errors="coerce").to_numpy() for name in inputs}
+        texts = {name: part[name].tolist() for name, kind in inputs.items() if kind == "category"}
+        context = {name: part[name].astype(str).tolist() for name in ("_time", "_run")}
+        given = rng.uniform(0.5, 1, len(part))
         at = 1_760_000_000_000_000 + start * 1_000
-        yield Batch(None, RELEASE, at, given, [True] * rows, [False] * rows, records.encode(columns, context))
-
-
-def plain(values: pd.Series) -> list[object]:
-    return [None if value != value else value for value in values.tolist()]
+        yield Batch(None, RELEASE, at, list(blocks.of(columns, texts, given, context)))
 
 
 def sent_values(outbox: Outbox, policy: Policy) -> Iterator[dict[str, Any]]:

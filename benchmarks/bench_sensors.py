@@ -87,7 +87,7 @@ def naive_loop(home: Home, names: Sequence[str]) -> list[str]:
         running, up = supervisor.status(site.root), Link(site.root).up
         with Outbox(site.outbox) as outbox:
             kept = outbox.counts().conserved
-            rows, judged = outbox.unclassified(1) + outbox.waiting(1), outbox.waiting_feedback(1)
+            rows, judged = outbox.untouched() or outbox.waiting(1), outbox.waiting_feedback(1)
             unsent = outbox.unsent()
         if (files and running) or rows or judged or (unsent and up) or not kept:
             found.append(name)

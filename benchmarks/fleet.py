@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import blocks
+import numpy as np
 import yaml
 
 from edge_ai_assets import usecase as usecases
@@ -39,6 +41,7 @@ def fleet(root: Path, names: Sequence[str]) -> Iterator[Home]:
     newest = published(home)
     with Outbox(root / "outbox.db") as outbox:
         outbox.append([batch()])
+        outbox.unfold(1)
         outbox.dispose("withheld", {"kind normal is not listed": [1]})
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -73,7 +76,7 @@ def let_wait(home: Home, names: Sequence[str]) -> None:
 
 
 def batch() -> Batch:
-    return Batch(None, "r1", 1, [0.5], [False], [False], [b'{"inputs":{}}'])
+    return Batch(None, "r1", 1, list(blocks.of({}, {}, np.array([0.25]), {})))
 
 
 def published(home: Home) -> Release:

@@ -19,6 +19,7 @@ from rich.table import Table
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.home import Home
 from edge_ai_assets.settings import Settings
+from edge_ai_assets.tokens_cli import tokens
 from edge_ai_assets.usecase import UseCase, UseCaseError
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
@@ -36,6 +37,7 @@ cases = typer.Typer(
 )
 app.add_typer(links, name="link")
 app.add_typer(cases, name="usecase")
+app.add_typer(tokens, name="tokens")
 
 say = Console(stderr=True)
 """Progress and errors. Answers go to standard output, so that `--json` can be piped."""
@@ -68,9 +70,10 @@ def _exit_code(error: Exception) -> int | None:
     from edge_ai_assets.readings.raw import ReadingsError
     from edge_ai_assets.returns.outbox import OutboxError
     from edge_ai_assets.scoring.client import ServiceError
+    from edge_ai_assets.scoring.tokens import TokensError
     from edge_ai_assets.stack_hub.scoring import NotServing
 
-    if isinstance(error, UseCaseError | ReadingsError | UnknownInsight):
+    if isinstance(error, UseCaseError | ReadingsError | UnknownInsight | TokensError):
         return USAGE
     if isinstance(error, NotServing | ServiceError):
         return UNREACHABLE
@@ -256,6 +259,16 @@ def score(
         Console().print(table)
         if done.rejected:
             say.print(f"why rows were rejected: {at.rejected}/*.parquet", highlight=False, markup=False)
+
+
+@app.command(
+    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def serve(context: typer.Context) -> None:
+    """Serve a release over HTTP, with a page for people."""
+    from edge_ai_assets.scoring.serve import main as serve_
+
+    sys.exit(serve_(context.args))
 
 
 @cases.command("init")

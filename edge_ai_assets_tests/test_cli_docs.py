@@ -59,7 +59,7 @@ def test_the_page_is_up_to_date():
 def test_a_command_is_described_and_fits_the_page(path):
     text = help_of(path)
     usage, said = text.split("\n\n")[:2]
-    assert usage.strip().startswith(f"Usage: {' '.join((NAME, *path))} ")
+    assert usage.strip().lower().startswith(f"usage: {' '.join((NAME, *path))} ")
     assert said.strip()[0].isalpha() and "." in said
     assert max(map(len, text.splitlines())) <= 100
 

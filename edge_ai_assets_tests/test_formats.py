@@ -1,14 +1,15 @@
-"""The four formats that outlive a version: their pages say what the code does, and files of format 1 stay
-readable.
+"""The four formats that outlive a version: their pages say what the code does, and files of earlier formats
+stay readable.
 
-`golden/` was written once by `write`. A change that makes a test here fail needs a new format number, a page
-that says so, and golden files beside the old ones; the old ones stay. To write the files of a new format:
-python -m edge_ai_assets_tests.test_formats FOLDER
+`golden/` was written by `write`, each file once. A change that makes a test here fail needs a new format
+number, a page that says so, and golden files beside the old ones; the old ones stay. To write the files of a
+new format: python -m edge_ai_assets_tests.test_formats FOLDER
 """
 
 import json
 import re
 import sqlite3
+import struct
 import sys
 import tempfile
 from contextlib import closing
@@ -26,12 +27,21 @@ from edge_ai_assets.delivery.errors import MalformedError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.manifest import encode
 from edge_ai_assets.delivery.signing import envelope
-from edge_ai_assets.returns import insights, packages, parts, schema
+from edge_ai_assets.returns import insights, journal, packages, parts, schema
+from edge_ai_assets.returns.journal import BLOCK_SCHEMA, PREDICTED, Block
 from edge_ai_assets.returns.outbox import Outbox, OutboxError
 from edge_ai_assets.returns.packages import PackageError
 from edge_ai_assets.returns.parts import Insight, Word
 from edge_ai_assets.returns.policy import Histogram
-from edge_ai_assets.returns.schema import Batch, Context, Counts, Feedback, PackageRow, Record
+from edge_ai_assets.returns.schema import (
+    RECORD_SCHEMA,
+    Batch,
+    Context,
+    Counts,
+    Feedback,
+    PackageRow,
+    Record,
+)
 from edge_ai_assets.scoring import contract
 from edge_ai_assets.scoring.contract import Contract, ContractError, Input, Reference
 
@@ -44,8 +54,9 @@ PACKAGE, BUNDLE, CONTRACT, OUTBOX = (
     "bergen-00000001.zip",
     "pump-station-1.bundle",
     "contract.json",
-    "outbox.sql",
+    "outbox-2.sql",
 )
+OUTBOX_1 = "outbox-1.sql"
 
 # What stands in the golden files.
 
@@ -74,10 +85,25 @@ GOLDEN_INSIGHTS = [
 ]
 GOLDEN_WORDS = [Word(1, 3, AT + 2, DIGEST, False, "sensor fault", None, {FLOW: 151.87})]
 GOLDEN_HISTOGRAMS = [Histogram(DIGEST, FLOW, 30, (10, 20, 0))]
-GOLDEN_RECORD = (
-    '{"inputs":{"Flow [m³/h]":151.87,"Pump type":null},'
-    '"context":{"_time":"2026-03-01T00:04:00","_run":"7","_row":1}}'
-)
+GOLDEN_RECORD = Record({FLOW: 151.87, "Pump type": None}, Context("2026-03-01T00:04:00", "7", 1))
+GOLDEN_SCORES = [0.9375, 0.25, 0.75]
+FINGERPRINT = b"\x5e" * 32
+
+
+def golden_block(*scores: float) -> tuple[int, bytes]:
+    """Rows of GOLDEN_RECORD."""
+    rows = len(scores)
+    context = {"_time": ["2026-03-01T00:04:00"] * rows, "_run": ["7"] * rows, "_row": [1] * rows}
+    return rows, journal.encode(
+        Block(
+            (FLOW, "Pump type"),
+            struct.pack("<2d", 151.87, -1.0) * rows,
+            {"Pump type": [None] * rows},
+            struct.pack(f"<{rows}d", *scores),
+            bytes(PREDICTED * (score >= 0.5) for score in scores),
+            context,
+        )
+    )
 
 
 def write_package() -> bytes:
@@ -109,27 +135,16 @@ def write_bundle(scratch: Path) -> bytes:
 
 
 def write_outbox(path: Path) -> None:
-    """One score in each state but `expired`, one feedback, one package."""
+    """One score in each state but `expired`, another in its block, one feedback, one package."""
     with Outbox(path) as outbox:
-        records = [GOLDEN_RECORD.encode()] * 3 + [b"no JSON"]
-        outbox.append(
-            [
-                Batch(
-                    "key 1",
-                    DIGEST,
-                    AT,
-                    [0.9375, 0.25, 0.75, 0.5],
-                    [True, False, True, True],
-                    [False] * 4,
-                    records,
-                )
-            ]
-        )
+        torn = (1, b"no block")
+        outbox.append([Batch("key 1", DIGEST, AT, [golden_block(*GOLDEN_SCORES), torn], FINGERPRINT)])
         assert insights.derive(outbox) == {"anomaly": 2, "normal": 1, "quarantined": 1}
         outbox.dispose("withheld", {"kind normal is not listed": [2]})
         outbox.add_feedback([Feedback(1, False, "sensor fault", "operator", AT + 1)])
         outbox.seal(PackageRow(1, PACKAGE, "0a" * 32, "", 1, 1, 99, AT + 2), [1], [1], {}, {})
         outbox.uploaded(1, AT + 3)
+        outbox.append([Batch(None, DIGEST, AT + 4, [golden_block(0.5)])])
 
 
 def dumped(path: Path) -> str:
@@ -153,17 +168,22 @@ def write(folder: Path) -> None:
 # Golden files.
 
 
-@pytest.fixture
-def restored(tmp_path):
-    """The golden outbox as the file it was."""
-    path = tmp_path / "golden.db"
+def restore(name: str, path: Path) -> Path:
+    """A golden outbox as the file it was."""
     with closing(sqlite3.connect(path)) as database:
-        database.executescript((GOLDEN / OUTBOX).read_text("utf-8"))
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript((GOLDEN / name).read_text("utf-8"))
     return path
 
 
+@pytest.fixture(params=[OUTBOX_1, OUTBOX])
+def restored(request, tmp_path):
+    """The outbox of each format."""
+    return restore(request.param, tmp_path / "golden.db")
+
+
 def test_the_golden_files_are_small():
-    assert {path.name for path in GOLDEN.iterdir()} == {PACKAGE, BUNDLE, CONTRACT, OUTBOX}
+    assert {path.name for path in GOLDEN.iterdir()} == {PACKAGE, BUNDLE, CONTRACT, OUTBOX, OUTBOX_1}
     assert all(path.stat().st_size < 40_000 for path in GOLDEN.iterdir())
 
 
@@ -232,28 +252,62 @@ def test_the_golden_bundle_is_written_byte_for_byte(tmp_path):
 
 def test_the_golden_outbox_is_read(restored):
     with Outbox(restored, create=False) as outbox:
-        assert outbox.counts() == outbox.recount() == Counts(4, 1, 1, 1, 0, 1)
-        rows = outbox.rows(1, 4)
+        counts, rows = outbox.counts(), outbox.rows(1, 4)
+        assert counts == outbox.recount() and counts.conserved
+        assert (counts.uploaded, counts.withheld, counts.quarantined, counts.expired) == (1, 1, 1, 0)
         assert [row.disposition for row in rows] == ["uploaded", "withheld", None, "quarantined"]
         assert [row.kind for row in rows] == ["anomaly", "normal", "anomaly", None]
-        assert schema.decode(rows[0]) == Record(
-            {FLOW: 151.87, "Pump type": None}, Context("2026-03-01T00:04:00", "7", 1)
-        )
+        assert [row.score for row in rows[:3]] == GOLDEN_SCORES
+        assert [row.predicted for row in rows[:3]] == [1, 0, 1]
+        assert {row.scored_at for row in rows} == {AT} and {row.release for row in rows} == {DIGEST}
+        assert [schema.decode(row) for row in rows[:3]] == [GOLDEN_RECORD] * 3
         assert outbox.last_package() == PackageRow(1, PACKAGE, "0a" * 32, "", 1, 1, 99, AT + 2, AT + 3)
 
 
+def test_the_golden_block_is_read(tmp_path):
+    with Outbox(restore(OUTBOX, tmp_path / "golden.db"), create=False) as outbox:
+        for limit in (0, 1):
+            assert outbox.unfold(limit) == limit
+            (row,) = outbox.rows(5, 5)
+            assert (row.score, row.predicted, row.scored_at, row.kind) == (0.5, 1, AT + 4, None)
+            assert schema.decode(row) == GOLDEN_RECORD
+            assert outbox.counts() == outbox.recount() == Counts(5, 1, 1, 1, 0, 2)
+
+
 def test_scoring_goes_on_in_the_golden_outbox(restored):
-    batch = Batch(None, DIGEST, AT, [0.5], [True], [False], [GOLDEN_RECORD.encode()])
+    batch = Batch(None, DIGEST, AT, [golden_block(0.5)], FINGERPRINT)
     with Outbox(restored, create=False) as outbox:
+        scored = outbox.counts().scored
         (repeated, fresh) = outbox.append([msgspec.structs.replace(batch, key="key 1"), batch])
-        assert (repeated.first, repeated.rows, repeated.repeated) == (1, 4, True)
-        assert (fresh.first, fresh.repeated) == (5, False)
-        assert outbox.counts().conserved
+        assert (repeated.first, repeated.rows, repeated.repeated, repeated.same) == (1, 4, True, True)
+        assert (fresh.first, fresh.repeated) == (scored + 1, False)
+        assert insights.derive(outbox)["anomaly"] == 1 + scored - 4
+        assert outbox.counts().conserved and outbox.counts() == outbox.recount()
 
 
-def test_the_golden_outbox_is_written_again(restored, tmp_path):
+def test_an_outbox_of_format_1_is_upgraded_where_it_is(tmp_path):
+    path = restore(OUTBOX_1, tmp_path / "golden.db")
+    before = stands_in(path)
+    assert before["version"] == (1,)
+    with Outbox(path, create=False) as outbox:
+        # It kept no fingerprints: whatever comes with the key is taken for the same request.
+        assert outbox.find("key 1", b"any").same
+        (batch,) = outbox.append([Batch("key 2", DIGEST, AT, [golden_block(0.5)], b"one")])
+        assert (batch.first, outbox.find("key 2", b"two").same) == (5, False)
+    after = stands_in(path)
+    assert after["version"] == (schema.FORMAT,)
+    for name in ("scores", "feedback", "packages", "tally"):
+        assert (after[name], after[f"{name} rows"]) == (before[name], before[f"{name} rows"])
+    with closing(sqlite3.connect(path)) as database:
+        found = {table: columns_of(database, table) for table in outbox_tables()}
+    assert found == outbox_tables()
+    Outbox(path, create=False).close()
+    assert stands_in(path) == after
+
+
+def test_the_golden_outbox_is_written_again(tmp_path):
     write_outbox(tmp_path / "today.db")
-    assert stands_in(tmp_path / "today.db") == stands_in(restored)
+    assert stands_in(tmp_path / "today.db") == stands_in(restore(OUTBOX, tmp_path / "golden.db"))
 
 
 def stands_in(path: Path) -> dict[str, object]:
@@ -295,15 +349,16 @@ def outbox_tables() -> dict[str, list[str]]:
     with closing(sqlite3.connect(":memory:")) as database:
         database.executescript(schema.TABLES)
         made = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        return {
-            name: [row[1] for row in database.execute(f"PRAGMA table_info({name})")]
-            for (name,) in made
-            if name != "sqlite_sequence"
-        }
+        return {name: columns_of(database, name) for (name,) in made if name != "sqlite_sequence"}
+
+
+def columns_of(database: sqlite3.Connection, table: str) -> list[str]:
+    return [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
 
 
 TABLES = [
     *(("outbox", f"Table `{name}`", columns) for name, columns in outbox_tables().items()),
+    ("outbox", "A block", fields(Block)),
     ("return-package", "`manifest.dsse`", fields(parts.Manifest)),
     *(("return-package", f"`{name}`", list(columns.names)) for name, columns in parts.schemas().items()),
     ("release-bundle", "`bundle.json`", fields(bundlefile.Contents)),
@@ -340,7 +395,7 @@ def test_a_section_names_every_part(name, heading, names):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("outbox", f"Format {schema.FORMAT}, record schema {schema.RECORD_SCHEMA}."),
+        ("outbox", f"Format {schema.FORMAT}, block schema {BLOCK_SCHEMA}, record schema {RECORD_SCHEMA}."),
         ("return-package", f"Format {parts.FORMAT}."),
         ("release-bundle", f"Bundle format {bundlefile.FORMAT}, release format {release.FORMAT}."),
         ("contract", f"Format {contract.FORMAT}."),
@@ -406,14 +461,15 @@ def newer_contract(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused_as_its_page_says(tmp_path, meet, refusal, name):
     with pytest.raises(refusal) as refused:
         meet(tmp_path)
-    assert any(quoted in str(refused.value) for quoted in re.findall(r"`(\w+ format 2,[^`]+)`", page(name)))
+    quoted = re.findall(r"`(\w+ format \d,[^`]+)`", page(name))
+    assert any(sentence in str(refused.value) for sentence in quoted)
 
 
 def test_a_newer_record_is_quarantined(restored):
     with closing(sqlite3.connect(restored, isolation_level=None)) as database:
         database.execute("UPDATE scores SET kind = NULL, schema = 2 WHERE sequence = 3")
     with Outbox(restored) as outbox:
-        assert insights.derive(outbox) == {"quarantined": 1}
+        assert insights.derive(outbox)["quarantined"] == 1
         (row,) = outbox.rows(3, 3)
         assert (row.disposition, row.reason) == (
             "quarantined",

@@ -139,7 +139,7 @@ class World:
         """Whether nothing waits at a site but packages."""
         site = self.home.site(name)
         with Outbox(site.outbox, create=False) as outbox:
-            return not (outbox.unclassified(1) or outbox.waiting(1) or outbox.waiting_feedback(1))
+            return not (outbox.untouched() or outbox.waiting(1) or outbox.waiting_feedback(1))
 
     def sent(self, name: str) -> bool:
         site = self.home.site(name)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_ai_assets.readings.raw import ReadingsError
-from edge_ai_assets.scoring.records import MAX_RUN
+from edge_ai_assets.scoring.context import MAX_RUN
 from edge_ai_assets.usecase import Feature, Label, Source, Time, UseCase
 
 EMPTY = frozenset({"", "na", "n/a", "nan", "nat", "null", "<na>"})

@@ -18,7 +18,10 @@ def derive(outbox: Outbox, limit: int = 50_000) -> dict[str, int]:
         Empty when nothing waits.
     """
     found: Counter[str] = Counter()
-    while (left := limit - found.total()) > 0 and (rows := outbox.unclassified(min(PAGE, left))):
+    while (left := limit - found.total()) > 0:
+        outbox.unfold(min(PAGE, left))
+        if not (rows := outbox.unclassified(min(PAGE, left))):
+            break
         kinds: dict[int, str] = {}
         broken: dict[str, list[int]] = {}
         for row in rows:

@@ -1,9 +1,10 @@
 """The outbox's tables and the records that stand in them. Reading and writing them is `outbox`'s work.
 
-Format version 1, in `PRAGMA user_version`. Each score is in one state: pending (no disposition yet) or one of
-the dispositions. `tally` counts them, so that the counts of a large outbox cost nothing: an insert is added
-by the code that appends (a trigger would cost as much as the insert), every change and every deletion by a
-trigger, whoever does it.
+Format version 2, in `PRAGMA user_version`. A score is first written in a block of `journal`, with the others
+of its commit, and unfolded to a row of `scores` when the way home takes it up. Each is in one state: pending
+(no disposition yet) or one of the dispositions. `tally` counts the rows of `scores`, so that the counts of a
+large outbox cost nothing: what is unfolded is added by the code that unfolds (a trigger would cost as much as
+the insert), every change and every deletion by a trigger, whoever does it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,18 @@ from collections.abc import Sequence
 
 import msgspec
 
-FORMAT = 1
+FORMAT = 2
 RECORD_SCHEMA = 1
 """Version of the records: {"inputs": {name: value}, "context": {"_time": iso, "_run": text, "_row": n}}"""
 
-TABLES = """
+JOURNAL = """
+CREATE TABLE journal(
+    first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, scored_at INTEGER NOT NULL, release TEXT NOT NULL,
+    schema INTEGER NOT NULL, block BLOB NOT NULL);
+"""
+UPGRADES = {1: f"{JOURNAL}ALTER TABLE requests ADD COLUMN fingerprint BLOB NOT NULL DEFAULT x'';"}
+"""What makes each earlier format the next one."""
+TABLES = f"""{JOURNAL}
 CREATE TABLE scores(
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, scored_at INTEGER NOT NULL, release TEXT NOT NULL, score REAL,
     predicted INTEGER NOT NULL, outside INTEGER NOT NULL, record BLOB NOT NULL,
@@ -34,7 +42,9 @@ CREATE TABLE feedback(
     reason TEXT, package INTEGER);
 CREATE INDEX feedback_waiting ON feedback(id) WHERE disposition IS NULL AND package IS NULL;
 CREATE INDEX feedback_packed ON feedback(package, id) WHERE package IS NOT NULL AND disposition IS NULL;
-CREATE TABLE requests(key TEXT PRIMARY KEY, first INTEGER NOT NULL, rows INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE requests(
+    key TEXT PRIMARY KEY, first INTEGER NOT NULL, rows INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL DEFAULT x'') WITHOUT ROWID;
 CREATE TABLE packages(
     number INTEGER PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, previous TEXT NOT NULL,
     rows INTEGER NOT NULL, feedback INTEGER NOT NULL, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL,
@@ -50,7 +60,7 @@ END;
 CREATE TRIGGER scores_removed AFTER DELETE ON scores BEGIN
     UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition, 'pending');
 END;
-"""
+"""  # noqa: S608 (our own constants)
 
 
 Value = float | int | str | bool | None
@@ -89,19 +99,21 @@ def decode(row: ScoreRow) -> Record:
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """What one request scored; the four sequences have one length, at least 1."""
+    """What is scored and written together, with sequences that follow each other."""
 
     key: str | None
-    """The request's idempotency key."""
+    """Idempotency key of the request whose rows these are, and only these."""
     release: str
     scored_at: int
     """µs since 1970, UTC."""
-    scores: Sequence[float]
-    predicted: Sequence[bool]
-    outside: Sequence[bool]
-    """Whether a value lies outside the range that was trained on."""
-    records: Sequence[bytes]
-    """JSON as in RECORD_SCHEMA, one a row."""
+    blocks: Sequence[tuple[int, bytes]]
+    """Rows and bytes of each, as in journal.BLOCK_SCHEMA; at most journal.MAX_ROWS rows in one."""
+    fingerprint: bytes = b""
+    """Digest of the request with that key, so that the key cannot be used for another."""
+
+    @property
+    def rows(self) -> int:
+        return sum(rows for rows, _ in self.blocks)
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -111,6 +123,8 @@ class Receipt(msgspec.Struct, frozen=True):
     rows: int
     repeated: bool
     """The key was seen before: nothing was written, this is what was written then."""
+    same: bool = True
+    """Whether it was seen for the same request."""
 
 
 class Feedback(msgspec.Struct, frozen=True):

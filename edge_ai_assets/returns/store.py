@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -35,20 +35,27 @@ class Store:
         path: the file; its folder must exist.
         script: SQL that makes the tables of a new file.
         version: format of these tables, kept in `PRAGMA user_version`.
+        upgrades: SQL that makes of each earlier format the next one.
+        patience: seconds that a transaction waits for another process's.
 
     Raises:
         OutboxError: it is no SQLite file, or another version wrote it.
     """
 
-    def __init__(self, path: Path, script: str, version: int) -> None:
+    def __init__(
+        self, path: Path, script: str, version: int, upgrades: Mapping[int, str], *, patience: float
+    ) -> None:
         self.path = path
+        self._patience = patience
         self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             if self._version() == 0:
-                self._create(script, version)
+                self._run({0: script}, {0: version})
+            if self._version() in upgrades:
+                self._run(upgrades, {earlier: earlier + 1 for earlier in upgrades})
             if (found := self._version()) != version:
                 raise OutboxError(
                     f"{path}: outbox format {found}, this version reads {version}; use a newer one"
@@ -74,16 +81,17 @@ class Store:
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
-    def _create(self, script: str, version: int) -> None:
+    def _run(self, scripts: Mapping[int, str], leads_to: Mapping[int, int]) -> None:
+        """Bring the file from the format it has as far as the scripts lead, whole or not at all."""
         with self._transaction():
-            if self._version() == 0:  # nobody else made them meanwhile
-                for statement in _statements(script):
+            while (found := self._version()) in scripts:  # unless somebody else has done it meanwhile
+                for statement in _statements(scripts[found]):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {version}")
+                self._db.execute(f"PRAGMA user_version = {leads_to[found]}")
 
     def _begin(self) -> None:
         """Take the write lock, asking every millisecond: SQLite's own waiting slows down and starves."""
-        deadline = time.monotonic() + BUSY_SECONDS
+        deadline = time.monotonic() + self._patience
         self._db.execute("PRAGMA busy_timeout = 0")
         try:
             while True:
@@ -107,6 +115,15 @@ class Store:
             if self._db.in_transaction:  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """All that is read in it is of one moment, whatever other processes write meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
 
     def _chunks(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """One statement for each row, CHUNK rows a transaction."""

@@ -1,223 +1,517 @@
-"""The service over HTTP: an ASGI application without a framework, bytes in, bytes out.
+"""The service's paths: which request is let in, what it leads to, and which status an error becomes.
 
-Paths, methods, limits and errors are here; what a body means is `requests`' work, sockets and signals are
-`serve`'s.
+Sockets are `http`'s, what a body means is `requests`' and its siblings', the way to a durable score is
+`scorer`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import parse_qs
 
 import msgspec
+import numpy as np
 
-from edge_ai_assets.returns.outbox import OutboxError
-from edge_ai_assets.scoring import requests
-from edge_ai_assets.scoring.logs import logger
-from edge_ai_assets.scoring.model import Model
-from edge_ai_assets.scoring.requests import Refused
-from edge_ai_assets.scoring.writer import Busy, DiskFull, Stopped, Writer
+from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.outbox import Outbox, OutboxError, OutboxFull
+from edge_ai_assets.returns.schema import decode as decode_record
+from edge_ai_assets.scoring import csv_body, docs_page, oip, openapi, requests, static
+from edge_ai_assets.scoring.contract import Contract, ContractError
+from edge_ai_assets.scoring.encoding import decoded, encoded
+from edge_ai_assets.scoring.http import MAX_BODY, Request, Response, error, failed
+from edge_ai_assets.scoring.metrics import Metrics
+from edge_ai_assets.scoring.model import Model, ModelError
+from edge_ai_assets.scoring.options import Exposed
+from edge_ai_assets.scoring.refused import Refused
+from edge_ai_assets.scoring.requests import Answer, FeedbackBody, FeedbackItem, Head, JsonReader, Rows
+from edge_ai_assets.scoring.scorer import QueueFull, Repeated, Scorer, Work
+from edge_ai_assets.scoring.writer import Busy, DiskFull, Failed, Writer
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+if TYPE_CHECKING:
+    from edge_ai_assets.returns.schema import Receipt, ScoreRow
+    from edge_ai_assets.scoring.tokens import Tokens
 
-MAX_BODY = 32 * 1024 * 1024
+T = TypeVar("T")
+Handler = Callable[[Request], Response | Coroutine[Any, Any, Response] | None]
+"""Answers at once, by a coroutine, or (None) by itself later."""
+
 MAX_KEY = 200
-LARGE_BODY = 64 * 1024
-"""Bodies from this size on are scored in a thread, so that a large one does not keep small ones waiting."""
+MAX_RECENT = 1_000
+SMALL_BODY = 16 * 1024
+"""Bodies below this size are scored on the event loop, with others; above it in a thread."""
+JSON = b"application/json"
+CSV = b"text/csv"
+ARROW = b"application/vnd.apache.arrow.stream"
+EVERY_ROLE = frozenset({"score", "feedback", "operate"})
+_ELSEWHERE = (b"cross-site", b"same-site")
+"""What a browser says of a request that another site's page makes (Fetch Metadata, section 2.1)."""
+_CHALLENGE = (b"www-authenticate", b"Bearer")
 
 
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+class Route(NamedTuple):
+    """What one path and method lead to."""
+
+    handle: Handler
+    name: str
+    """In metrics."""
+    roles: frozenset[str] = frozenset()
+    """A caller needs one of them, if tokens are asked for; empty for everybody."""
+    kinds: frozenset[bytes] = frozenset()
+    """Content types that are taken, without parameters; empty for any."""
 
 
-class _ClientGone(Exception):
-    """The client went away before its request was complete; there is nobody to answer."""
+class Release(NamedTuple):
+    """A release that is served: its model, its digest, its number, for people."""
 
-
-Handler = Callable[[Message, Receive], Awaitable[_Answer]]
+    model: Model
+    digest: str
+    version: int
 
 
 class App:
-    """The ASGI application of one release on one site.
+    """The application of one site.
 
     Args:
-        model: what scores.
-        writer: writes before an answer goes out; started and stopped with the application's lifespan.
+        releases: the first is what /v1 serves; the Open Inference Protocol serves each by its number.
+        writer: writes before an answer goes out.
         site: its name stands in the ids of scores.
-        release: digest of the release; version: its number, for people.
+        guarded: whether some of those who come in are asked for a token; for the documentation.
+        metrics: counts.
     """
 
-    def __init__(self, model: Model, writer: Writer, *, site: str, release: str, version: int) -> None:
-        self._model, self._writer = model, writer
-        self._site, self._release, self._version = site, release, version
-        self._started = time.monotonic()
-        self._large = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
-        self._contract = _json({"release": release, **_described(model)})
-        get: Callable[[Handler], dict[str, Handler]] = lambda handler: {"GET": handler, "HEAD": handler}  # noqa: E731
-        self._routes: dict[str, dict[str, Handler]] = {
-            "/v1/score": {"POST": self._score},
-            "/v1/feedback": {"POST": self._feedback},
-            "/v1/contract": get(self._get_contract),
-            "/v1/status": get(self._status),
-            "/health/live": get(self._live),
-            "/health/ready": get(self._ready),
+    def __init__(
+        self,
+        releases: Sequence[Release],
+        writer: Writer,
+        *,
+        site: str,
+        metrics: Metrics,
+        guarded: bool = False,
+    ) -> None:
+        self._releases, self._writer, self._site = releases, writer, site
+        self._metrics, self._guarded = metrics, guarded
+        self._outbox = writer.path
+        self._reads = ThreadPoolExecutor(1, thread_name_prefix="outbox-reader")
+        self._parses = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
+        self._reader = self._reads.submit(Outbox, writer.path, create=False).result()
+        self._started = time.time()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scorers = [Scorer(each.model, each.digest, writer, metrics) for each in releases]
+        current = releases[0]
+        self._contract = current.model.contract
+        self._installed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(current.model.installed))
+        self._json = JsonReader(self._contract)
+        self._by_records = requests.by_records(msgspec.json.encode(site)[1:-1])
+        self._routes = self._paths()
+        self._numbers = metrics.routes(sorted({r.name for of in self._routes.values() for r in of.values()}))
+
+    def _paths(self) -> dict[str, dict[str, Route]]:
+        current = self._releases[0]
+        reads, scores = EVERY_ROLE, frozenset({"score"})
+        described = {"release": current.digest, "version": current.version, **_described(current.model)}
+        document = openapi.document(
+            self._contract, release=current.digest, version=current.version, tokens=self._guarded
+        )
+        routes = {
+            "/v1/score": {"POST": Route(self._score, "score", scores, frozenset({b"", JSON, CSV, ARROW}))},
+            "/v1/feedback": {
+                "POST": Route(
+                    self._feedback, "feedback", frozenset({"feedback"}), frozenset({b"", JSON, CSV})
+                )
+            },
+            "/v1/contract": _get(_fixed(_json(described)), "contract", reads),
+            "/v1/status": _get(self._status, "status", reads),
+            "/v1/recent": _get(self._recent, "recent", reads),
+            "/metrics": _get(self._get_metrics, "metrics", frozenset({"operate"})),
+            "/health/live": _get(_fixed(Response(200, b'{"status":"live"}')), "health"),
+            "/health/ready": _get(partial(self._if_ready, Response(200, b'{"status":"ready"}')), "health"),
+            "/openapi.json": _get(_fixed(_json(document)), "page"),
         }
-        self.draining = False
-        """Set when the service stops: each connection is then closed with its next answer."""
-        self.last_request = self._started
-        """When a request came last, on the monotonic clock."""
+        for path, asset in (static.assets() | docs_page.assets(document)).items():
+            routes[path] = _get(partial(_asset, asset), "page")
+        return routes | self._inference_paths(reads, scores)
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
-        self.last_request = time.monotonic()
-        try:
-            answer = await self._answer(scope, receive)
-        except _ClientGone:
-            return
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(answer.body)).encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"cache-control", b"no-store"),
-            *answer.headers,
-        ]
-        if self.draining and answer.status != 413:
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+    def _inference_paths(self, reads: frozenset[str], scores: frozenset[str]) -> dict[str, dict[str, Route]]:
+        """The Open Inference Protocol's: each release by its number, the first also without one."""
+        alive = _json(oip.server_health(ready=True))
+        routes = {
+            "/v2": _get(_fixed(_json(oip.server_metadata())), "inference", reads),
+            "/v2/": _get(_fixed(_json(oip.server_metadata())), "inference", reads),
+            "/v2/health/live": _get(_fixed(alive), "health"),
+            "/v2/health/ready": _get(partial(self._if_ready, alive), "health"),
+        }
+        for scorer, release in zip(self._scorers, self._releases, strict=True):
+            name = release.model.contract.usecase
+            same = [str(each.version) for each in self._releases if each.model.contract.usecase == name]
+            metadata = _json(oip.model_metadata(release.model.contract, versions=same))
+            ready = _json(oip.model_ready(release.model.contract, ready=True))
+            infer = Route(partial(self._infer, scorer, str(release.version)), "inference", scores)
+            for path in (f"/v2/models/{name}/versions/{release.version}", f"/v2/models/{name}"):
+                routes.setdefault(path, _get(_fixed(metadata), "inference", reads))
+                routes.setdefault(f"{path}/ready", _get(partial(self._if_ready, ready), "health"))
+                routes.setdefault(f"{path}/infer", {"POST": infer})
+        return routes
 
-    async def _answer(self, scope: Message, receive: Receive) -> _Answer:
-        methods = self._routes.get(scope["path"])
+    # What the server calls.
+
+    def admit(self, request: Request) -> Response | None:
+        methods = self._routes.get(request.path)
         if methods is None:
-            return _error(404, f"there is nothing at {scope['path'][:200]!r}")
-        handler = methods.get(scope["method"])
-        if handler is None:
+            return error(404, f"there is nothing at {request.path[:200]!r}")
+        route = methods.get(request.method)
+        if route is None:
             allow = ", ".join(methods)
-            return _error(
-                405, f"{scope['method']} is not possible here, only {allow}", (b"allow", allow.encode())
+            return error(
+                405, f"{request.method} is not possible here, only {allow}", (b"allow", allow.encode())
             )
-        try:
-            return await handler(scope, receive)
-        except Refused as error:
-            # The rest of a body that is too large is not read: the connection cannot be used again.
-            headers = [(b"connection", b"close")] if error.status == 413 else []
-            return _error(error.status, str(error), *headers)
-        except (Busy, Stopped) as error:
-            return _error(503, str(error), (b"retry-after", b"1"))
-        except DiskFull as error:
-            return _error(507, str(error))
-        except _ClientGone:
-            raise
-        except Exception:
-            request = secrets.token_hex(8)
-            fields = {"request": request, "path": scope["path"][:200], "method": scope["method"]}
-            logger.exception("a request failed", extra={"fields": fields})
-            return _Answer(500, _json({"error": "internal error", "request": request}))
+        if route.roles and (refusal := self._stranger(request, route)) is not None:
+            return refusal
+        if route.kinds and (kind := _kind(request)) not in route.kinds:
+            taken = ", ".join(sorted(known.decode() for known in route.kinds if known))
+            return error(415, f"a body of {kind.decode('latin-1')[:100]!r} is not taken, only {taken}")
+        request.route = route
+        return None
 
-    async def _score(self, scope: Message, receive: Receive) -> _Answer:
-        key = _key(scope)
-        body = await _read(scope, receive)
-        arguments = self._model, self._release, body, key, time.time_ns() // 1000
-        if len(body) < LARGE_BODY:
-            scored = requests.score(*arguments)
+    def _stranger(self, request: Request, route: Route) -> Response | None:
+        """Why a request may not ask for what is not everybody's."""
+        if request.headers.get(b"sec-fetch-site") in _ELSEWHERE:
+            return error(403, "a page of another site may not ask in its reader's name")
+        tokens: Tokens | None = request.tokens
+        if tokens is None:
+            if request.local and not _is_local(request.headers.get(b"host", b"localhost")):
+                return error(421, "this address serves requests to localhost only")
+            return None
+        caller = tokens.caller(request.headers.get(b"authorization"))
+        if caller is None:
+            return error(401, "a valid token is needed: Authorization: Bearer TOKEN", _CHALLENGE)
+        if not route.roles & caller.roles:
+            needed = " or ".join(sorted(route.roles))
+            return error(403, f"the token of {caller.name!r} has not the role {needed}")
+        request.caller = caller
+        return None
+
+    def handle(self, request: Request) -> None:
+        result = request.route.handle(request)
+        if isinstance(result, Response):
+            request.respond(result)
+        elif result is not None:
+            task = asyncio.get_running_loop().create_task(self._finish(request, result))
+            self._tasks.add(task)  # the loop itself keeps no reference
+            task.add_done_callback(self._tasks.discard)
+
+    def answered(self, request: Request | None, response: Response) -> None:
+        if request is not None and request.route is not None:
+            number = self._numbers[request.route.name]
+            self._metrics.answered(number, response.status, time.perf_counter() - request.began)
+
+    async def _finish(self, request: Request, answering: Coroutine[Any, Any, Response]) -> None:
+        try:
+            response = await answering
+        except Exception as problem:
+            response = _failure(request, problem)
+        request.respond(response)
+
+    def close(self) -> None:
+        for scorer in self._scorers:
+            scorer.close()
+        self._reads.submit(self._reader.close)
+        self._reads.shutdown()
+        self._parses.shutdown()
+
+    # Scores.
+
+    def _score(self, request: Request) -> Response | Coroutine[Any, Any, Response] | None:
+        headers = request.headers
+        if (
+            len(request.body) > SMALL_BODY
+            or b"idempotency-key" in headers
+            or b"content-encoding" in headers
+            or _kind(request) not in (b"", JSON)
+        ):
+            return self._score_alone(request)
+        try:
+            rows = self._json.read(request.body)
+        except Refused as refusal:
+            return error(refusal.status, str(refusal))
+        self._scorers[0].submit(Work(rows, partial(self._scored, request, rows.columnar)))
+        return None
+
+    def _scored(self, request: Request, columnar: bool, outcome: Answer | Exception) -> None:
+        if isinstance(outcome, Exception):
+            request.respond(_failure(request, outcome))
+        elif columnar:
+            request.respond(Response(200, requests.by_columns(self._site, outcome)))
         else:
-            scored = await asyncio.get_running_loop().run_in_executor(self._large, requests.score, *arguments)
-        receipt = await self._writer.write(scored.batch)
-        threshold = self._model.contract.threshold
-        if not receipt.repeated:
-            return _Answer(200, requests.answer(self._site, threshold, scored, receipt))
-        last = receipt.first + receipt.rows - 1
-        rows = await self._writer.run(lambda outbox: outbox.rows(receipt.first, last), rows=receipt.rows)
-        return _Answer(200, requests.repeat(self._site, self._release, threshold, scored, receipt, rows))
+            request.respond(Response(200, self._by_records(outcome)))
 
-    async def _feedback(self, scope: Message, receive: Receive) -> _Answer:
-        items = requests.feedback(self._site, await _read(scope, receive), time.time_ns() // 1000)
-        try:
-            await self._writer.run(lambda outbox: outbox.add_feedback(items), rows=len(items))
-        except OutboxError as error:  # the only thing it refuses is a score that is not there
-            raise Refused(404, f"site {self._site}: {error}") from error
-        return _Answer(200, _json({"accepted": len(items)}))
+    async def _score_alone(self, request: Request) -> Response:
+        """A request that is large, may have come before, or is no plain JSON."""
+        kind, key = _kind(request), _key(request)
+        rows = await self._in(self._parses, partial(self._read_rows, request, kind))
+        answer = await self._once(self._scorers[0], rows, key)
+        if kind == CSV and CSV in request.headers.get(b"accept", b""):
+            table = csv_body.answer(self._site, answer.first, *_arrays(answer))
+            return Response(200, table, b"text/csv; charset=utf-8", _head(answer))
+        if rows.columnar:
+            return Response(200, requests.by_columns(self._site, answer))
+        return Response(200, self._by_records(answer))
 
-    async def _get_contract(self, scope: Message, receive: Receive) -> _Answer:
-        return _Answer(200, self._contract)
+    def _read_rows(self, request: Request, kind: bytes) -> Rows:
+        began = time.perf_counter()
+        body = _body(request)
+        if kind == CSV:
+            columns, context = csv_body.columns(body, self._contract)
+            rows = requests.of_columns(columns, context, self._contract)._replace(columnar=True)
+        elif kind == ARROW:
+            from edge_ai_assets.scoring import arrow_body
 
-    async def _status(self, scope: Message, receive: Receive) -> _Answer:
-        counts = await self._writer.run(lambda outbox: outbox.counts())
-        status = {
-            "site": self._site,
-            "release": self._release,
-            "version": self._version,
-            "uptime_seconds": round(time.monotonic() - self._started, 3),
-            "pid": os.getpid(),
-            "outbox": counts,
-        }
-        return _Answer(200, _json(status))
+            columns, context = arrow_body.columns(body, self._contract)
+            rows = requests.of_columns(columns, context, self._contract)._replace(columnar=True)
+        else:
+            rows = self._json.read(body)
+        self._metrics.parsed(time.perf_counter() - began)
+        return rows
 
-    async def _live(self, scope: Message, receive: Receive) -> _Answer:
-        return _Answer(200, b'{"status":"live"}')
+    async def _once(self, scorer: Scorer, rows: Rows, key: str | None) -> Answer:
+        """Score rows; those of a key that is known are answered from what was written then."""
+        if key is None:
+            return await scorer.score(rows)
+        fingerprint = requests.fingerprint(rows, scorer.model.contract)
+        seen = await self._read(lambda outbox: outbox.find(key, fingerprint))
+        if seen is None:
+            try:
+                return await scorer.score(rows, key=key, fingerprint=fingerprint)
+            except Repeated as repeated:  # by a request that was on its way beside this one
+                seen = repeated.receipt
+        return await self._repeat(key, seen)
 
-    async def _ready(self, scope: Message, receive: Receive) -> _Answer:
-        if self._writer.failure is not None:
-            return _error(503, self._writer.failure, (b"retry-after", b"1"))
-        return _Answer(200, b'{"status":"ready"}')
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            await self._writer.start()
-        except Exception as error:
-            await send(
-                {"type": "lifespan.startup.failed", "message": f"the outbox cannot be opened: {error}"}
+    async def _repeat(self, key: str, receipt: Receipt) -> Answer:
+        if not receipt.same:
+            raise Refused(
+                422, f"Idempotency-Key {key!r} was used before, for another request; use a new key for this"
             )
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._writer.stop()
-        self._large.shutdown()
-        await send({"type": "lifespan.shutdown.complete"})
+        last = receipt.first + receipt.rows - 1
+        rows = await self._read(lambda outbox: outbox.rows(receipt.first, last))
+        if len(rows) != receipt.rows:
+            raise Refused(410, f"the scores of Idempotency-Key {key!r} are no longer kept")
+        thresholds = {each.digest: each.model.contract.threshold for each in self._releases}
+        head = Head(rows[0].release, rows[0].scored_at, thresholds.get(rows[0].release), repeated=True)
+        return Answer(
+            receipt.first,
+            [math.nan if row.score is None else row.score for row in rows],
+            [bool(row.predicted) for row in rows],
+            [bool(row.outside) for row in rows],
+            head,
+        )
+
+    async def _infer(self, scorer: Scorer, version: str, request: Request) -> Response:
+        contract = scorer.model.contract
+        infer, rows = await self._in(self._parses, partial(_read_tensors, request, contract))
+        answer = await scorer.score(rows)
+        scores, predicted, outside = _arrays(answer)
+        response = oip.answer(
+            infer,
+            model=contract.usecase,
+            version=version,
+            site=self._site,
+            first=answer.first,
+            scores=scores,
+            predicted=predicted,
+            outside=outside,
+        )
+        accepted = request.headers.get(b"accept-encoding", b"")
+        if not accepted:
+            return response
+        body, encoding = await self._in(self._parses, partial(encoded, response.body, accepted))
+        if encoding is None:
+            return response
+        headers = (*response.headers, (b"content-encoding", encoding), (b"vary", b"accept-encoding"))
+        return response._replace(body=body, headers=headers)
+
+    # Feedback.
+
+    async def _feedback(self, request: Request) -> Response:
+        items = await self._in(self._parses, partial(_read_feedback, request))
+        role = request.caller.name if request.caller else None
+        said = requests.feedback(self._site, items, time.time_ns() // 1000, role)
+        try:
+            self._writer.run(lambda outbox: outbox.add_feedback(said))
+        except OutboxError as problem:  # the only thing it refuses is a score that is not there
+            raise Refused(404, f"site {self._site}: {problem}") from problem
+        return _json({"accepted": len(said)})
+
+    # How it stands.
+
+    async def _status(self, request: Request) -> Response:
+        counts = await self._read(lambda outbox: outbox.counts())
+        release = self._releases[0]
+        link = Link(self._outbox.parent).state
+        return _json(
+            {
+                "site": self._site,
+                "release": release.digest,
+                "version": release.version,
+                "release_since": self._installed,
+                "uptime_seconds": round(time.time() - self._started, 3),
+                "pid": os.getpid(),
+                "link": {"state": link.state, "since": link.since or None},
+                "outbox": counts,
+            }
+        )
+
+    async def _recent(self, request: Request) -> Response:
+        given = parse_qs(request.query, keep_blank_values=True).get("limit", ["200"])[-1]
+        if not (given.isascii() and given.isdecimal() and len(given) < 9 and 1 <= int(given) <= MAX_RECENT):
+            raise Refused(422, f"limit must be a whole number from 1 to {MAX_RECENT}, it is {given[:60]!r}")
+        rows = await self._read(lambda outbox: outbox.newest(int(given)))
+        return _json({"scores": [self._shown(row) for row in reversed(rows)]})
+
+    def _shown(self, row: ScoreRow) -> dict[str, Any]:
+        try:
+            record: Any = decode_record(row)
+        except ValueError:  # it will be quarantined; here it is shown without what cannot be read
+            record = {"inputs": {}, "context": {}}
+        return {
+            "id": f"{self._site}/{row.sequence}",
+            "scored_at": requests.time_text(row.scored_at),
+            "release": row.release,
+            "score": row.score,
+            "predicted": bool(row.predicted),
+            "outside": bool(row.outside),
+            **msgspec.to_builtins(record),
+        }
+
+    async def _get_metrics(self, request: Request) -> Response:
+        counts, size, oldest = await self._read(
+            lambda outbox: (outbox.counts(), outbox.size(), outbox.oldest_pending())
+        )
+        release = self._releases[0]
+        text = self._metrics.render(
+            site=self._site,
+            release=release.digest,
+            version=release.version,
+            outbox=msgspec.structs.asdict(counts),
+            outbox_bytes=size,
+            oldest_pending=None if oldest is None else max(0.0, time.time() - oldest / 1e6),
+            disk_free=_free(self._outbox.parent),
+            waiting_rows=sum(scorer.waiting for scorer in self._scorers),
+        )
+        return Response(200, text, b"text/plain; version=0.0.4; charset=utf-8")
+
+    def _if_ready(self, said: Response, request: Request) -> Response:
+        failure = self._writer.failure
+        return said if failure is None else error(503, failure, (b"retry-after", b"1"))
+
+    # Threads.
+
+    async def _read(self, job: Callable[[Outbox], T]) -> T:
+        """Ask the outbox, on a connection of its own: reading keeps no commit waiting."""
+        return await self._in(self._reads, partial(job, self._reader))
+
+    async def _in(self, threads: ThreadPoolExecutor, job: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, job)
 
 
-async def _read(scope: Message, receive: Receive) -> bytes:
-    """The whole body, never more of it in memory than is allowed, whatever its length was said to be."""
-    too_large = Refused(
-        413, f"the body is too large, at most {MAX_BODY} bytes are taken; send several requests"
-    )
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY:
-            raise too_large
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MAX_BODY:
-            raise too_large
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+def _failure(request: Request, problem: Exception) -> Response:
+    """The answer that an exception becomes."""
+    if isinstance(problem, Refused):
+        return error(problem.status, str(problem))
+    if isinstance(problem, (ContractError, ModelError)):
+        return error(422, str(problem))
+    if isinstance(problem, QueueFull):
+        return error(429, str(problem), (b"retry-after", b"1"))
+    if isinstance(problem, OutboxFull):
+        return error(503, str(problem), (b"retry-after", b"60"))
+    if isinstance(problem, (Busy, Failed)):
+        return error(503, str(problem), (b"retry-after", b"1"))
+    if isinstance(problem, DiskFull):
+        return error(507, str(problem))
+    return failed(request, problem)
 
 
-def _key(scope: Message) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"idempotency-key":
-            if not 0 < len(value) <= MAX_KEY or not all(32 <= byte < 127 for byte in value):
-                raise Refused(422, f"Idempotency-Key must have 1 to {MAX_KEY} printable ASCII characters")
-            return str(value, "ascii")
-    return None
+def _get(handler: Handler, name: str, roles: frozenset[str] = frozenset()) -> dict[str, Route]:
+    route = Route(handler, name, roles)
+    return {"GET": route, "HEAD": route}
+
+
+def _fixed(response: Response) -> Handler:
+    return lambda request: response
+
+
+def _asset(asset: Response, request: Request) -> Response:
+    """A file of the page, or only that it has not changed."""
+    tag = next((value for name, value in asset.headers if name == b"etag"), None)
+    if tag is not None and request.headers.get(b"if-none-match") == tag:
+        return asset._replace(status=304)  # `http` leaves the body out and says its length
+    return asset
+
+
+def _body(request: Request) -> bytes:
+    """The body, its encoding undone; in a thread, since that may take a while."""
+    encoding = request.headers.get(b"content-encoding")
+    return request.body if encoding is None else decoded(request.body, encoding, MAX_BODY)
+
+
+def _read_tensors(request: Request, contract: Contract) -> tuple[oip.Infer, Rows]:
+    infer = oip.infer(request.headers, _body(request), contract)
+    return infer, requests.of_columns(infer.columns, infer.context, contract)
+
+
+def _read_feedback(request: Request) -> list[FeedbackItem]:
+    body = _body(request)
+    if _kind(request) != CSV:
+        return requests.decode(body, FeedbackBody).items
+    try:
+        return [msgspec.convert(item, FeedbackItem) for item in csv_body.feedback(body)]
+    except msgspec.ValidationError as problem:
+        raise Refused(422, f"the body does not fit: {problem}") from problem
+
+
+def _arrays(answer: Answer) -> tuple[Any, Any, Any]:
+    """Scores in float32, labels and marks, shape (n,) each."""
+    return np.array(answer.scores, np.float32), np.array(answer.predicted), np.array(answer.outside)
+
+
+def _head(answer: Answer) -> tuple[tuple[bytes, bytes], ...]:
+    """What a table has no place for."""
+    release = (b"x-release", answer.head.release.encode())
+    if answer.head.threshold is None:
+        return (release,)
+    return release, (b"x-threshold", repr(answer.head.threshold).encode())
+
+
+def _kind(request: Request) -> bytes:
+    return _without_parameters(request.headers.get(b"content-type", b"")[:200])  # it is kept
+
+
+@lru_cache(256)
+def _is_local(host: bytes) -> bool:
+    """Whether a Host header names this machine: a name of elsewhere that leads here is DNS rebinding."""
+    name = host.decode("latin-1")
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    return Exposed(name).loopback
+
+
+@lru_cache(256)
+def _without_parameters(content_type: bytes) -> bytes:
+    return content_type.partition(b";")[0].strip().lower()
+
+
+def _key(request: Request) -> str | None:
+    value = request.headers.get(b"idempotency-key")
+    if value is None:
+        return None
+    if not 0 < len(value) <= MAX_KEY or not all(32 <= byte < 127 for byte in value):
+        raise Refused(422, f"Idempotency-Key must have 1 to {MAX_KEY} printable ASCII characters")
+    return str(value, "ascii")
 
 
 def _described(model: Model) -> dict[str, Any]:
@@ -230,9 +524,10 @@ def _described(model: Model) -> dict[str, Any]:
     }
 
 
-def _json(value: Any) -> bytes:
-    return msgspec.json.encode(value)
+def _free(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
-def _error(status: int, message: str, *headers: tuple[bytes, bytes]) -> _Answer:
-    return _Answer(status, _json({"error": message}), headers)
+def _json(value: Any) -> Response:
+    return Response(200, msgspec.json.encode(value))

@@ -12,24 +12,30 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.home import SiteHome
+from edge_ai_assets.scoring.context import CONTEXT
 from edge_ai_assets.usecase import UseCase
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from edge_ai_assets.scoring.client import Client
+    from edge_ai_assets.scoring.client import Client, ScoreAnswer
 
+T = TypeVar("T")
 SLICE = 2_000
 """Rows a request: large enough for onnxruntime to run flat out, small enough for one quick commit."""
+IN_FLIGHT = 4
+"""Requests on their way at once: while the service scores one, the next is made and the last one written."""
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +161,7 @@ def _score_file(
         _finish(path, site, digest)
         return FileScored(*total)
     usecase = _begin(path, digest, usecase, site)
-    for number, batch in enumerate(read(path, usecase, site=site.name)):
+    for number, batch in enumerate(_ahead(read(path, usecase, site=site.name))):
         if len(batch.rejected):
             site.rejected.mkdir(parents=True, exist_ok=True)
             batch.rejected.to_parquet(site.rejected / f"{digest}-{number:05}.parquet", index=False)
@@ -172,6 +178,15 @@ def _score_file(
     kept.write(digest)
     _finish(path, site, digest)
     return FileScored(*total)
+
+
+def _ahead(batches: Iterator[T]) -> Iterator[T]:
+    """The same, each read while the one before it is scored: one more is in memory than without."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 def _begin(path: Path, digest: str, usecase: UseCase, site: SiteHome) -> UseCase:
@@ -203,26 +218,38 @@ def _score(
 ) -> tuple[int, int]:
     from edge_ai_assets.ml import features
 
-    inputs = features.inputs(usecase)
+    names = [item.name for item in features.inputs(usecase)] + list(CONTEXT)
+    slices = ((start, frame[names].iloc[start : start + SLICE]) for start in range(0, len(frame), SLICE))
+    tables = ((f"{key}/{start}", len(part), _table(part)) for start, part in slices)
     anomalies = outside = 0
-    for start in range(0, len(frame), SLICE):
-        part = frame.iloc[start : start + SLICE]
-        columns = {item.name: _plain(part[item.name]) for item in inputs}
-        context = {
-            "_time": [None if time != time else time.isoformat() for time in part["_time"]],
-            "_run": part["_run"].tolist(),
-            "_row": part["_row"].tolist(),
-        }
-        answer = client.score(columns, context, key=f"{key}/{start}")
+
+    def count(rows: int, future: Future[ScoreAnswer]) -> None:
+        nonlocal anomalies, outside
+        answer = future.result()
         anomalies += sum(answer.predicted)
         outside += sum(answer.outside)
-        progress(len(part))
+        progress(rows)
+
+    with ThreadPoolExecutor(IN_FLIGHT) as threads:
+        asked: deque[tuple[int, Future[ScoreAnswer]]] = deque()
+        for name, rows, table in tables:
+            asked.append((rows, threads.submit(client.score_table, table, key=name)))
+            while len(asked) == IN_FLIGHT or (asked and asked[0][1].done()):
+                count(*asked.popleft())
+        while asked:
+            count(*asked.popleft())
     return anomalies, outside
 
 
-def _plain(values: pd.Series) -> list[object]:
-    """Column values as JSON has them: missing is None."""
-    return [None if value != value else value for value in values.tolist()]
+def _table(part: pd.DataFrame) -> bytes:
+    """Rows as an Arrow IPC stream; not a number, and not a time, is null."""
+    import pyarrow as pa
+
+    batch = pa.RecordBatch.from_pandas(part, preserve_index=False).replace_schema_metadata(None)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return bytes(sink.getvalue())
 
 
 def _move(path: Path, folder: Path, digest: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from edge_ai_assets.scoring.folder import OUTBOX, Release, append_log, sentence
+from edge_ai_assets.scoring.options import Exposed
 
 TAIL_LINES = 8
 DRAIN_SECONDS = 12.0
@@ -61,7 +62,9 @@ class Child:
         site: str,
         release: Release,
         *,
-        socket_fd: int,
+        socket_fds: Sequence[int],
+        exposed: Exposed | None,
+        also: Release | None,
         alive_fd: int,
         deadline: float,
         command: Command,
@@ -69,7 +72,8 @@ class Child:
         """Start a process on a release and wait until it is ready.
 
         Args:
-            socket_fd: the listening socket, which it inherits.
+            socket_fds: the listening sockets, which it inherits; on the second one `exposed` holds.
+            also: the release before, which the Open Inference Protocol still serves by its number.
             alive_fd: read end of a pipe whose other end this process holds; it ends when that is closed.
             deadline: seconds in which it must be ready.
             command: makes the command line.
@@ -81,13 +85,18 @@ class Child:
         try:
             options = ["--site", site, "--release", release.path, "--release-id", release.release_id]
             options += ["--version", str(release.version), "--outbox", str(folder / OUTBOX)]
-            options += ["--fd", str(socket_fd), "--ready-fd", str(ready_fd), "--alive-fd", str(alive_fd)]
+            options += ["--fd", str(socket_fds[0]), "--ready-fd", str(ready_fd), "--alive-fd", str(alive_fd)]
+            if also is not None:
+                options += ["--also", also.path, also.release_id, str(also.version)]
+            if exposed is not None:
+                options += ["--exposed-fd", str(socket_fds[1]), "--workers", str(exposed.workers)]
+                options += exposed.arguments()
             process = await asyncio.create_subprocess_exec(
                 *command(release, options),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                pass_fds=(socket_fd, ready_fd, alive_fd),
+                pass_fds=(*socket_fds, ready_fd, alive_fd),
                 cwd=folder,
                 env=environment(),
                 limit=1024 * 1024,

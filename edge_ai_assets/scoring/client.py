@@ -102,6 +102,11 @@ class Client:
         answer = self._request("POST", "/v1/score", msgspec.json.encode(body), headers)
         return msgspec.json.decode(answer, type=ScoreAnswer)
 
+    def score_table(self, table: bytes, *, key: str) -> ScoreAnswer:
+        """Score the rows of an Arrow IPC stream, context columns beside the inputs; else as `score`."""
+        headers = {"Idempotency-Key": key, "Content-Type": "application/vnd.apache.arrow.stream"}
+        return msgspec.json.decode(self._request("POST", "/v1/score", table, headers), type=ScoreAnswer)
+
     def feedback(self, items: Iterable[Mapping[str, Any]]) -> int:
         """Send feedback, each with `id`, `correct` and perhaps `note` and `role`; how many were accepted."""
         answer = self._request(
@@ -122,7 +127,7 @@ class Client:
     ) -> bytes:
         import httpx
 
-        headers = dict(headers or {}) | ({"Content-Type": "application/json"} if body is not None else {})
+        headers = ({"Content-Type": "application/json"} if body is not None else {}) | dict(headers or {})
         repeatable = method == "GET" or "Idempotency-Key" in headers
         for attempt in range(1, ATTEMPTS + 1):
             try:

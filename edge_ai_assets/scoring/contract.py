@@ -17,6 +17,7 @@ import numpy as np
 
 FORMAT = 1
 UNKNOWN_CATEGORY = -1.0
+FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class ContractError(ValueError):
@@ -38,6 +39,8 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trained_high: float | None = None
     """Range in the training data: a value outside is scored and marked."""
     categories: tuple[str, ...] = ()
+    kept: bool = True
+    """Whether the site keeps its values beside the score; if not, the model sees them and nobody after it."""
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,21 +71,25 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     format: int = FORMAT
 
     def encode(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
-        """Columns of values, by input name, as the matrix the model takes.
+        """Columns of values, by input name, as the matrix the model takes: `widened`, then `narrowed`."""
+        return self.narrowed(self.widened(columns))
+
+    def widened(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """Columns of values, by input name, as numbers.
 
         Args:
             columns: for each input a sequence of n values; a missing number is None or NaN, a missing
                 category None. A derived input may be left out, and is then missing; a base feature may not.
 
         Returns:
-            float32, shape (n, len(inputs)), C order; missing numbers are NaN, unknown categories -1.
+            float64, shape (n, len(inputs)); missing numbers are NaN, unknown categories -1.
 
         Raises:
-            ContractError: an unknown field, a field left out, columns of different lengths, a value of the
-                wrong kind, an infinite one, one that float32 cannot hold, or one outside its plausible range.
+            ContractError: an unknown field, a field left out, columns of different lengths, or a value of
+                the wrong kind.
         """
-        if unknown := sorted(columns.keys() - self._codes.keys()):
-            raise ContractError(f"field {unknown[0]!r} is not an input of this model")
+        if unknown := sorted(columns.keys() - self.codes.keys()):
+            raise ContractError(f"field {unknown[0][:200]!r} is not an input of this model")
         for item in self.inputs:
             if item.base == item.name and item.name not in columns:
                 raise ContractError(f"field {item.name!r} is missing")
@@ -90,33 +97,52 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         if len(lengths) != 1:
             raise ContractError(f"columns must have one length, these have {sorted(lengths)}")
         (rows,) = lengths
-        # Checked all at once: for one row, a numpy call costs more than the work it does.
         wide = np.empty((len(self.inputs), rows))
         for position, item in enumerate(self.inputs):
             if item.name not in columns:
                 wide[position] = np.nan
             elif item.kind == "category":
-                wide[position] = _categories(item, columns[item.name], self._codes[item.name])
+                wide[position] = _categories(item, columns[item.name], self.codes[item.name])
             else:
                 wide[position] = _numbers(item, columns[item.name])
+        return wide.T
+
+    def narrowed(self, wide: np.ndarray) -> np.ndarray:
+        """What `widened` made, within its plausible ranges, as the matrix the model takes.
+
+        All rows and inputs are checked at once: for one row, a numpy call costs more than the work it does.
+
+        Returns:
+            float32, shape (n, len(inputs)), C order.
+
+        Raises:
+            ContractError: a value is infinite, one that float32 cannot hold, or outside its plausible range;
+                the first such row is named, by the first such input.
+        """
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-            matrix = np.ascontiguousarray(wide.T, np.float32)
-        values = wide.T  # before it was narrowed: a bound that float32 rounds must not refuse itself
+            matrix = np.ascontiguousarray(wide, np.float32)
+        # Bounds in float32, too: 0.1 must be within 0.1, whether it came as float32 or float64.
         low, high = self._plausible
-        wrong = np.isinf(matrix) | (values < low) | (values > high)
+        wrong = (matrix < low) | (matrix > high)
         if wrong.any():
-            position, row = (int(place[0]) for place in np.nonzero(wrong.T))
-            raise ContractError(_refusal(self.inputs[position], row, float(wide[position, row])))
+            row = int(wrong.any(axis=1).argmax())
+            position = int(wrong[row].argmax())
+            raise ContractError(_refusal(self.inputs[position], row, float(wide[row, position])))
         return matrix
+
+    def beyond(self, matrix: np.ndarray) -> np.ndarray:
+        """Which values lie outside the range that was trained on; bool, shape (n, len(inputs))."""
+        low, high = self._trained
+        beyond: np.ndarray = (matrix < low) | (matrix > high)
+        return beyond
 
     def outside(self, matrix: np.ndarray) -> np.ndarray:
         """Which rows hold a value outside the range that was trained on; bool, shape (n,)."""
-        low, high = self._trained
-        beyond: np.ndarray = (matrix < low) | (matrix > high)
-        return np.asarray(beyond.any(axis=1))
+        return np.asarray(self.beyond(matrix).any(axis=1))
 
     @cached_property
-    def _codes(self) -> dict[str, dict[str, float]]:
+    def codes(self) -> dict[str, dict[str, float]]:
+        """For each input, the code of each of its categories; of a number, none."""
         return {
             item.name: {name: float(code) for code, name in enumerate(item.categories)}
             for item in self.inputs
@@ -124,10 +150,11 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
 
     @cached_property
     def _plausible(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds of each input, float64, shape (inputs,)."""
+        """Bounds of each input, finite; float32 as the matrix is, shape (inputs,)."""
         low = [-np.inf if item.low is None or item.kind == "category" else item.low for item in self.inputs]
         high = [np.inf if item.high is None or item.kind == "category" else item.high for item in self.inputs]
-        return np.array(low), np.array(high)
+        bounds = np.maximum(low, -FLOAT32), np.minimum(high, FLOAT32)
+        return bounds[0].astype(np.float32), bounds[1].astype(np.float32)
 
     @cached_property
     def _trained(self) -> tuple[np.ndarray, np.ndarray]:
@@ -198,5 +225,13 @@ def read(path: Path) -> Contract:
 
 
 def write(contract: Contract, path: Path) -> None:
-    """Write a contract file: the same contract gives the same bytes."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(contract), indent=1) + b"\n")
+    """Write a contract file: the same contract gives the same bytes.
+
+    `kept` is written only where it is false: a contract that keeps everything is what it was before there was
+    a choice, and is read by those who know of none.
+    """
+    written = msgspec.to_builtins(contract)
+    for item in written["inputs"]:
+        if item["kept"]:
+            del item["kept"]
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from edge_ai_assets.scoring import folder as files
 from edge_ai_assets.scoring.child import Child, Command, NotReady, ending, serve_command
 from edge_ai_assets.scoring.folder import Failure, Release, Status, Wish
+from edge_ai_assets.scoring.options import Exposed
 
 CRASHES = 3
 CRASH_SECONDS = 30.0
@@ -32,15 +33,25 @@ class Keeper:
 
     Args:
         folder: the site's folder.
-        listener: the listening socket; it outlives every serving process, so connections wait and are kept.
-        url: where clients reach it.
+        listeners: the listening sockets, on loopback and perhaps the one that is exposed; they outlive every
+            serving process, so connections wait and are kept.
+        url: where this machine's own clients reach it.
+        exposed: what guards the second socket.
         command: makes a serving process's command line.
     """
 
     def __init__(
-        self, folder: Path, site: str, listener: socket.socket, url: str, *, command: Command = serve_command
+        self,
+        folder: Path,
+        site: str,
+        listeners: Sequence[socket.socket],
+        url: str,
+        *,
+        exposed: Exposed | None = None,
+        command: Command = serve_command,
     ) -> None:
-        self._folder, self._site, self._listener, self._command = folder, site, listener, command
+        self._folder, self._site, self._listeners = folder, site, listeners
+        self._exposed, self._command = exposed, command
         before = files.read_status(folder)
         pid = os.getpid()
         self._before = before.current if before else None
@@ -180,7 +191,9 @@ class Keeper:
             self._folder,
             self._site,
             release,
-            socket_fd=self._listener.fileno(),
+            socket_fds=[listener.fileno() for listener in self._listeners],
+            exposed=self._exposed,
+            also=self.status.previous if self.status.current in (None, release) else self.status.current,
             alive_fd=self._alive,
             deadline=deadline,
             command=self._command,
@@ -191,7 +204,8 @@ class Keeper:
         for watch in self._watches:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for child in [*self._former, *([self._child] if self._child else [])]:
             self._keep(self._drains, child.drain())
         await asyncio.gather(*self._drains)

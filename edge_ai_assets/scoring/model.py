@@ -49,6 +49,8 @@ class Model:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
         path = folder / MODEL
+        self.installed = (folder / CONTRACT).stat().st_ctime
+        """When the release came to this machine, seconds since 1970: no copying keeps a ctime."""
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception class for each status, with no common base

@@ -26,6 +26,7 @@ from edge_ai_assets.scoring import folder as files
 from edge_ai_assets.scoring.child import ROOT, environment
 from edge_ai_assets.scoring.folder import Failure, Release, Status, Wish
 from edge_ai_assets.scoring.keeper import Keeper
+from edge_ai_assets.scoring.options import Exposed, listen, read
 
 __all__ = ["DeploymentFailed", "Failure", "Release", "Status", "deploy", "status", "stop"]
 
@@ -158,10 +159,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--folder", required=True, type=Path, help="the site's folder; desired.json in it says what to serve"
     )
     parser.add_argument("--site", required=True, help="the site's name")
-    parser.add_argument("--host", default="127.0.0.1", help="loopback address to bind")
-    parser.add_argument(
-        "--port", type=int, default=0, help="port to bind; 0: the one used before, if free, else any"
-    )
     parser.add_argument("--detach", action="store_true", help="go to the background once the socket is bound")
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
@@ -170,12 +167,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.SIGHUP, signal.SIG_IGN
     )  # until it has a meaning: by default it would end this process
     try:
-        with _held(folder), _listener(options.host, options.port, folder) as listener:
+        with _held(folder), contextlib.ExitStack() as sockets:
+            exposed = read(folder)
+            listeners = [sockets.enter_context(_listener(folder))]
+            if exposed is not None:
+                listeners.append(sockets.enter_context(_patiently(exposed)))
             if options.detach and os.fork():
-                os._exit(0)  # the lock and the socket are the other process's now
-            host, port = listener.getsockname()[:2]
-            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            return asyncio.run(Keeper(folder, options.site, listener, url).run())
+                os._exit(0)  # the lock and the sockets are the other process's now
+            host, port = listeners[0].getsockname()
+            keeper = Keeper(folder, options.site, listeners, f"http://{host}:{port}", exposed=exposed)
+            return asyncio.run(keeper.run())
     except (OSError, ValueError) as error:
         files.log(folder, f"the supervisor of site {options.site!r} failed: {error}", "error")
         print(f"site {options.site!r}: {error}", file=sys.stderr)
@@ -189,25 +190,30 @@ def _held(folder: Path) -> Iterator[None]:
         yield
 
 
-def _listener(host: str, port: int, folder: Path) -> socket.socket:
-    """The listening socket, on the port of last time if any will do: clients' addresses outlive a supervisor.
+def _listener(folder: Path) -> socket.socket:
+    """The loopback socket for this machine's own programs, on the port of last time if it is free.
 
-    A serving process whose supervisor was killed may hold that port for a moment yet.
+    Their addresses should outlive a supervisor.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     before = files.read_status(folder)
     former = urlsplit(before.url).port if before and before.url else None
+    try:
+        return _patiently(Exposed(port=former or 0))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return listen(Exposed())
+
+
+def _patiently(exposed: Exposed) -> socket.socket:
+    """As `listen`; a serving process whose supervisor was killed may hold the port for a moment yet."""
     until = time.monotonic() + PORT_SECONDS
     while True:
         try:
-            return socket.create_server((host, port or former or 0), family=family, backlog=1024)
+            return listen(exposed)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
                 raise
-            if time.monotonic() > until:
-                if port:
-                    raise
-                former = None
             time.sleep(POLL_SECONDS)
 
 

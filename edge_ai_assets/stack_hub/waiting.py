@@ -22,11 +22,11 @@ def scores(site: SiteHome) -> str | None:
     if not site.outbox.exists():
         return None
     with Outbox(site.outbox, create=False) as outbox:
-        unclassified, ready, feedback = outbox.unclassified(1), outbox.waiting(1), outbox.waiting_feedback(1)
-        if not (unclassified or ready or feedback):
+        new, ready, feedback = outbox.untouched(), outbox.waiting(1), outbox.waiting_feedback(1)
+        if not (new or ready or feedback):
             return None
-        oldest = [row.sequence for row in (*unclassified, *ready)], [row.id for row in feedback]
-        return f"{outbox.counts().scored} {len(unclassified)} {oldest}"
+        oldest = [row.sequence for row in ready], [row.id for row in feedback]
+        return f"{outbox.counts().scored} {new} {oldest}"
 
 
 def packages(site: SiteHome) -> str | None:

@@ -16,6 +16,7 @@ from edge_ai_assets.returns.outbox import Batch, Outbox
 from edge_ai_assets.returns.policy import Policy
 from edge_ai_assets.scoring.contract import Contract, Input, Reference
 from edge_ai_assets.usecase import UseCase
+from edge_ai_assets_tests import blocks
 
 USECASE = """
 name: small
@@ -105,9 +106,8 @@ def batch(record: Callable[..., bytes]) -> Callable[..., Batch]:
     def make(rows: int = 1, key: str | None = None, release: str = "r1", at: int = MICROSECONDS) -> Batch:
         predicted = [row % 2 == 0 for row in range(rows)]
         records = [record(row) for row in range(rows)]
-        return Batch(
-            key, release, at, [0.987 if p else 0.123 for p in predicted], predicted, [False] * rows, records
-        )
+        scores = [0.987 if anomaly else 0.123 for anomaly in predicted]
+        return blocks.batch(records, scores, predicted, key=key, release=release, at=at)
 
     return make
 

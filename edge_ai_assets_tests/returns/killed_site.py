@@ -1,8 +1,10 @@
 """A site in a process of its own, to be killed: scores, gives feedback, packs and uploads, over and over.
 
-Started once by test_kills.py. For each line `folder seed` on its input it forks a site, so that a site starts
-within milliseconds, and prints the site's process id; when that is killed, it prints the signal. The site
-writes `A first rows` to `acknowledged` in its folder after each append, and `F id` after each feedback.
+Started once by test_kills.py. For each line `folder seed life` on its input it forks a site, so that a site
+starts within milliseconds, and prints the site's process id; when that is killed, it prints the signal. A
+site that lives writes `A first rows score` to `acknowledged` in its folder after each append, `-` for the
+score if it wrote a block that cannot be read, and `F id` after each feedback. One that unfolds does nothing
+else.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_ai_assets import usecase
-from edge_ai_assets.returns import insights, packages, policy, store, uplink
+from edge_ai_assets.returns import insights, outbox, packages, policy, store, uplink
 from edge_ai_assets.returns.ledger import Ledger
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.returns.outbox import Batch, Feedback, Outbox
 from edge_ai_assets.returns.packing import pack
+from edge_ai_assets_tests import blocks
 
 USECASE = """
 name: killed
@@ -31,7 +34,7 @@ features: [{name: Flow}]
 egress: {kinds: [anomaly, feedback], fields: [{name: Flow, leaves: as_is}]}
 sites: [{name: bergen}]
 """
-RECORD = b'{"inputs":{"Flow":1.5},"context":{"_run":"r"}}'
+RECORD = {"inputs": {"Flow": 1.5}, "context": {"_run": "r"}}
 
 
 def warm_up() -> None:
@@ -42,40 +45,57 @@ def warm_up() -> None:
     packages.build(site="warm", previous="", policy="", key=key, **numbers, **parts)
 
 
-def main(folder: Path, seed: int) -> None:
+def batch(chance: random.Random) -> Batch:
+    """One to three blocks of one to six rows each; its key is the score of row 0, row i has i more."""
+    parts, rows, score = [], 0, chance.random()
+    for _ in range(chance.randint(1, 3)):
+        size = chance.randint(1, 6)
+        scores = [score + row for row in range(rows, rows + size)]
+        parts.append(blocks.block([(RECORD, each, chance.random() < 0.6, False) for each in scores]))
+        rows += size
+    return Batch(str(score), "r1", 1_760_000_000_000_000, parts)
+
+
+def torn(chance: random.Random) -> Batch:
+    return Batch(str(chance.random()), "r1", 1_760_000_000_000_000, [(chance.randint(1, 6), blocks.TORN)])
+
+
+def live(folder: Path, seed: int) -> None:
     chance = random.Random(seed)
-    store.CHUNK, uplink.BLOCK = 3, 512  # many points to be killed at
     policy._counted = lambda values, reference: np.array([len(values)])
     rules = policy.Policy(usecase.loads(USECASE), b"k" * 32)
     key = Ed25519PrivateKey.from_private_bytes(b"0123456789abcdef0123456789abcdef")
     road = uplink.FolderUplink(folder / "uplink", "bergen", Link(folder))
     with (folder / "acknowledged").open("a", buffering=1) as log, Outbox(folder / "outbox.db") as outbox:
         while True:
-            batches = []
-            for _ in range(chance.randint(1, 3)):
-                rows = chance.randint(1, 6)
-                marks = [chance.random() < 0.6 for _ in range(rows)]
-                name = f"{seed}/{chance.random()}"
-                batches.append(
-                    Batch(name, "r1", 1_760_000_000_000_000, [0.5] * rows, marks, marks, [RECORD] * rows)
-                )
-            for receipt in outbox.append(batches):
-                print("A", receipt.first, receipt.rows, file=log)
-            for number in outbox.add_feedback([Feedback(receipt.first, True, None, "operator", 5)]):
+            batches = [batch(chance) for _ in range(chance.randint(1, 3))]
+            *receipts, broken = outbox.append([*batches, torn(chance)])
+            for receipt, made in zip(receipts, batches, strict=True):
+                print("A", receipt.first, receipt.rows, made.key, file=log)
+            print("A", broken.first, broken.rows, "-", file=log)
+            for number in outbox.add_feedback([Feedback(receipts[-1].first, True, None, "operator", 5)]):
                 print("F", number, file=log)
-            insights.derive(outbox, limit=chance.randint(1, 40))
+            if chance.random() < 0.7:  # sometimes more is scored than derived
+                insights.derive(outbox, limit=chance.randint(1, 40))
             if chance.random() < 0.5:
                 pack(outbox, "bergen", rules, {}, key, folder / "spool", at=5, limit=chance.randint(1, 30))
             if chance.random() < 0.3:
                 uplink.upload(outbox, folder / "spool", road, Ledger(folder / "ledger.jsonl"))
 
 
+def unfold(folder: Path, seed: int) -> None:
+    with Outbox(folder / "outbox.db") as outbox:
+        while True:
+            outbox.unfold(1 + seed % 40)
+
+
 if __name__ == "__main__":
     warm_up()
+    store.CHUNK, outbox.UNFOLD, uplink.BLOCK = 3, 8, 512  # many points to be killed at
     for line in sys.stdin:
-        where, number = line.split()
+        where, number, life = line.split()
         site = os.fork()
         if site == 0:
-            main(Path(where), int(number))
+            {"live": live, "unfold": unfold}[life](Path(where), int(number))
         print(site, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(site, 0)[1]), flush=True)

@@ -20,10 +20,11 @@ from edge_ai_assets.returns import insights, tables, uplink
 from edge_ai_assets.returns.inbox import duplicates, receive
 from edge_ai_assets.returns.ledger import Entry, Ledger, verify
 from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox import Batch, Outbox
 from edge_ai_assets.returns.packages import read
 from edge_ai_assets.returns.packing import pack
 from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets_tests import blocks
 
 CHILD = Path(__file__).with_name("killed_site.py")
 HOMES, KILLS = 3, 10
@@ -41,9 +42,9 @@ def nursery():
         process.stdin.close()
 
 
-def live_and_die(nursery, folder: Path, seed: int, seconds: float) -> None:
+def live_and_die(nursery, folder: Path, seed: int, seconds: float, life: str = "live") -> None:
     """Let a site live for a while, then kill it."""
-    nursery.stdin.write(f"{folder} {seed}\n")
+    nursery.stdin.write(f"{folder} {seed} {life}\n")
     site = int(nursery.stdout.readline())
     time.sleep(seconds)
     os.kill(site, signal.SIGKILL)
@@ -65,14 +66,41 @@ def test_nothing_is_lost_and_nothing_counts_twice(tmp_path, nursery, home):
     _check(tmp_path, key)
 
 
-def _acknowledged(folder: Path) -> tuple[list[int], list[int]]:
-    """Sequences and feedback ids the site was told are safe; a line that a kill cut short was not told."""
-    rows: list[int] = []
+def test_an_unfolding_that_is_killed_loses_and_doubles_nothing(tmp_path, nursery):
+    """1,500 blocks, some of which cannot be read, killed at seeded moments until all are rows."""
+    chance = random.Random(7)
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        batches = [blocks.plain(chance.randint(1, 4), score=number, at=number) for number in range(1_500)]
+        for number in range(0, 1_500, 20):
+            batches[number] = Batch(None, "r1", number, [(batches[number].rows, blocks.TORN)])
+        outbox.append(batches)
+        before, counts = outbox.rows(1, outbox.counts().scored), outbox.counts()
+        killed_midway = 0
+        for seed in range(60):
+            live_and_die(nursery, tmp_path, seed, 0.02 + chance.random() * 0.1, "unfold")
+            assert outbox.counts() == outbox.recount() == counts
+            assert outbox.rows(1, counts.scored) == before
+            left = outbox._db.execute("SELECT count(*) FROM journal").fetchone()[0]
+            killed_midway += 0 < left < 1_500
+            if not left:
+                break
+        assert killed_midway >= 3
+        outbox.unfold(counts.scored)
+        assert outbox.rows(1, counts.scored) == before
+        assert outbox.counts() == outbox.recount() == counts
+
+
+def _acknowledged(folder: Path) -> tuple[dict[int, float | None], list[int]]:
+    """Scores by sequence and feedback ids the site was told are safe; a line that a kill cut short was not
+    told."""
+    rows: dict[int, float | None] = {}
     words: list[int] = []
     for line in (folder / "acknowledged").read_text().splitlines(keepends=True):
         match line.split():
-            case ["A", first, number] if line.endswith("\n"):
-                rows += range(int(first), int(first) + int(number))
+            case ["A", first, number, score] if line.endswith("\n"):
+                for row in range(int(number)):
+                    assert int(first) + row not in rows, "a sequence was given out twice"
+                    rows[int(first) + row] = None if score == "-" else float(score) + row
             case ["F", number] if line.endswith("\n"):
                 words.append(int(number))
     return rows, words
@@ -84,9 +112,9 @@ def _check_outbox(folder: Path) -> None:
         counts = outbox.counts()
         assert counts.conserved
         assert counts == outbox.recount()
-        assert [row.sequence for row in outbox.rows(1, counts.scored)] == list(range(1, counts.scored + 1))
-    assert len(set(rows)) == len(rows)
-    assert set(rows) <= set(range(1, counts.scored + 1))
+        found = {row.sequence: row.score for row in outbox.rows(1, counts.scored)}
+    assert list(found) == list(range(1, counts.scored + 1))
+    assert rows.items() <= found.items()
 
 
 def _drain(folder: Path, policy: Policy, key: Ed25519PrivateKey) -> None:
@@ -100,7 +128,7 @@ def _drain(folder: Path, policy: Policy, key: Ed25519PrivateKey) -> None:
 
 
 def _check(folder: Path, key: Ed25519PrivateKey) -> None:
-    _, words = _acknowledged(folder)
+    scores, words = _acknowledged(folder)
     sent = {}
     for path in sorted((folder / "uplink" / "bergen").glob("*.zip")):
         sent[path.name] = read(path, [key.public_key()])
@@ -113,6 +141,8 @@ def _check(folder: Path, key: Ed25519PrivateKey) -> None:
         assert counts == outbox.recount()
         assert leaving == [row.sequence for row in rows if row.predicted]
         assert counts.uploaded == len(leaving)
+        assert scores.items() <= {row.sequence: row.score for row in rows}.items()
+        assert counts.quarantined == sum(row.score is None for row in rows)
         assert len(set(told)) == len(told)
         assert set(words) <= set(told)
         assert outbox.last_package().number == len(sent)

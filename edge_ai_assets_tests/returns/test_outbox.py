@@ -5,14 +5,21 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
+import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edge_ai_assets.returns import store
-from edge_ai_assets.returns.outbox import Batch, Counts, Feedback, Outbox, OutboxError, PackageRow
+from edge_ai_assets.returns.outbox import (
+    Batch,
+    Counts,
+    Feedback,
+    Outbox,
+    OutboxError,
+    OutboxFull,
+    PackageRow,
+)
 from edge_ai_assets.returns.schema import FORMAT
+from edge_ai_assets_tests import blocks
 
 
 def package(number: int, previous: str = "", rows: int = 1) -> PackageRow:
@@ -20,6 +27,7 @@ def package(number: int, previous: str = "", rows: int = 1) -> PackageRow:
 
 
 def kinds(outbox: Outbox, limit: int = 100_000) -> None:
+    outbox.unfold(limit)
     outbox.classify(
         {row.sequence: "anomaly" if row.predicted else "normal" for row in outbox.unclassified(limit)}
     )
@@ -32,23 +40,15 @@ def test_a_batch_gets_consecutive_sequences_from_1(outbox, batch):
     assert [row.sequence for row in outbox.rows(2, 4)] == [2, 3, 4]
 
 
-def test_what_is_read_is_what_was_written(outbox):
-    outbox.append([Batch("k", "r7", 12, [0.25], [True], [True], [b'{"inputs":{}}'])])
+@pytest.mark.parametrize("unfolded", [False, True])
+def test_what_is_read_is_what_was_written(outbox, unfolded):
+    record = b'{"inputs":{"Flow":7.5,"Type":"screw"},"context":{"_row":1}}'
+    outbox.append([blocks.batch([record], [0.25], [True], [True], key="k", release="r7", at=12)])
+    assert outbox.unfold(unfolded) == unfolded
     (row,) = outbox.rows(1, 1)
     assert (row.scored_at, row.release, row.score, row.predicted, row.outside) == (12, "r7", 0.25, 1, 1)
-    assert (row.record, row.schema, row.kind, row.disposition, row.package) == (
-        b'{"inputs":{}}',
-        1,
-        None,
-        None,
-        None,
-    )
-
-
-def test_numpy_arrays_are_taken(outbox):
-    scores = np.array([0.5, np.nan], np.float32)
-    outbox.append([Batch(None, "r", 1, scores, scores > 0.4, scores < 0, [b"{}", b"{}"])])
-    assert [(row.score, row.predicted) for row in outbox.rows(1, 2)] == [(0.5, 1), (None, 0)]
+    assert (row.record, row.schema) == (record, 1)
+    assert (row.kind, row.disposition, row.reason, row.package) == (None, None, None, None)
 
 
 def test_a_key_seen_before_writes_nothing_and_gets_the_same_receipt(outbox, batch):
@@ -71,17 +71,38 @@ def test_keys_outlive_a_restart(tmp_path, batch):
         assert outbox.append([batch(2, "a")])[0].repeated
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        Batch(None, "r", 1, [], [], [], []),
-        Batch(None, "r", 1, [0.5], [True], [False], [b"{}", b"{}"]),
-        Batch(None, "r", 1, [0.5, 0.5], [True], [False], [b"{}"]),
-    ],
-)
+def test_a_key_of_the_same_request_gets_the_same_rows(outbox, batch):
+    made = msgspec.structs.replace(batch(3, "a"), fingerprint=b"one")
+    (first,) = outbox.append([made])
+    (again,) = outbox.append([made])
+    assert (first.repeated, first.same) == (False, True)
+    assert (again.first, again.rows, again.repeated, again.same) == (1, 3, True, True)
+    assert outbox.find("a", b"one") == again
+
+
+def test_a_key_with_another_fingerprint_writes_nothing_and_says_so(outbox, batch):
+    outbox.append([msgspec.structs.replace(batch(3, "a"), fingerprint=b"one")])
+    (other,) = outbox.append([msgspec.structs.replace(batch(1, "a"), fingerprint=b"two")])
+    assert (other.first, other.rows, other.repeated, other.same) == (1, 3, True, False)
+    assert outbox.find("a", b"") == other
+    assert outbox.counts().scored == 3
+
+
+def test_a_key_whose_request_left_no_fingerprint_goes_with_any(outbox, batch):
+    """Format 1 kept none."""
+    outbox.append([batch(1, "a")])
+    assert outbox.find("a", b"two").same
+
+
+def test_a_key_that_was_never_used_is_not_found(outbox, batch):
+    outbox.append([batch(1, "a"), batch(1)])
+    assert outbox.find("b", b"") is None
+
+
+@pytest.mark.parametrize("wrong", [[], [(0, b"")], [(1, blocks.TORN), (0, b"")], [(-1, b"")]])
 def test_a_wrong_batch_refuses_the_commit_with_all_its_batches(outbox, batch, wrong):
-    with pytest.raises(OutboxError, match="length"):
-        outbox.append([batch(2, "good"), wrong])
+    with pytest.raises(OutboxError, match="at least one"):
+        outbox.append([batch(2, "good"), Batch(None, "r", 1, wrong)])
     assert outbox.counts() == Counts(0, 0, 0, 0, 0, 0)
     assert not outbox.append([batch(2, "good")])[0].repeated
 
@@ -89,9 +110,7 @@ def test_a_wrong_batch_refuses_the_commit_with_all_its_batches(outbox, batch, wr
 def test_a_transaction_that_fails_leaves_no_gap(outbox, batch):
     outbox.append([batch(2)])
     with pytest.raises(sqlite3.Error):
-        outbox.append(
-            [batch(2), Batch(None, "r", 1, [0.5, 0.5], [True, None], [False, False], [b"{}", b"{}"])]
-        )
+        outbox.append([batch(2), Batch(None, "r", 1, [(1, None)])])
     assert outbox.append([batch(1)])[0].first == 3
     assert outbox.counts() == outbox.recount()
     assert outbox.counts().pending == 3
@@ -116,8 +135,23 @@ def test_feedback_on_an_unknown_score_is_refused_with_all_of_its_request(outbox,
     assert outbox.waiting_feedback(10) == []
 
 
+@pytest.mark.parametrize("unfolded", range(4))
+def test_feedback_may_be_on_a_score_in_a_block_or_not(outbox, batch, unfolded):
+    """Blocks of 2, 3 and 1 rows."""
+    outbox.append([batch(2), batch(3), batch(1)])
+    outbox.unfold(2 * unfolded)
+    for sequence in range(1, 7):
+        outbox.add_feedback([Feedback(sequence, True, None, "operator", 5)])
+    for sequence in (-1, 0, 7):
+        with pytest.raises(OutboxError, match=f"no score {sequence}:"):
+            outbox.add_feedback([Feedback(sequence, True, None, "operator", 5)])
+    assert [item.sequence for item in outbox.waiting_feedback(9)] == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_score_goes_from_unclassified_to_waiting_to_disposed(outbox, batch):
     outbox.append([batch(4)])
+    assert outbox.unclassified(3) == []
+    outbox.unfold(4)
     assert [row.sequence for row in outbox.unclassified(3)] == [1, 2, 3]
     outbox.classify({1: "anomaly", 2: "normal"})
     assert [row.sequence for row in outbox.unclassified(9)] == [3, 4]
@@ -130,6 +164,7 @@ def test_a_score_goes_from_unclassified_to_waiting_to_disposed(outbox, batch):
 
 def test_a_kind_once_given_stays(outbox, batch):
     outbox.append([batch(1)])
+    outbox.unfold(1)
     outbox.classify({1: "anomaly"})
     outbox.classify({1: "normal"})
     assert outbox.rows(1, 1)[0].kind == "anomaly"
@@ -137,6 +172,7 @@ def test_a_kind_once_given_stays(outbox, batch):
 
 def test_a_disposition_once_given_stays(outbox, batch):
     outbox.append([batch(1)])
+    outbox.unfold(1)
     outbox.dispose("quarantined", {"broken": [1]})
     outbox.dispose("withheld", {"other": [1]})
     assert outbox.rows(1, 1)[0].disposition == "quarantined"
@@ -144,6 +180,7 @@ def test_a_disposition_once_given_stays(outbox, batch):
 
 def test_a_disposition_nobody_knows_is_refused(outbox, batch):
     outbox.append([batch(1)])
+    outbox.unfold(1)
     with pytest.raises(sqlite3.IntegrityError):
         outbox.dispose("lost", {"why": [1]})
     assert outbox.counts().conserved
@@ -164,6 +201,7 @@ def test_sealed_rows_wait_for_the_upload_and_withheld_ones_are_done(outbox, batc
 
 def test_uploaded_again_changes_nothing(outbox, batch):
     outbox.append([batch(1)])
+    outbox.unfold(1)
     outbox.seal(package(1), [1], [], {}, {})
     outbox.uploaded(1, 99)
     outbox.uploaded(1, 100)
@@ -221,15 +259,61 @@ def test_a_seal_stopped_between_any_two_transactions_is_whole_or_not_there(
     assert all(row.reason is None and row.package is None for row in outbox.waiting(9))
 
 
+def test_a_lost_block_breaks_the_sum_of_the_rows(outbox, batch):
+    outbox.append([batch(2), batch(3), batch(1)])
+    outbox._db.execute("DELETE FROM journal WHERE first = 3")
+    assert not outbox.recount().conserved
+    outbox.unfold(9)
+    assert not outbox.counts().conserved
+
+
+def test_a_full_quota_refuses_scores_until_there_is_room(tmp_path, batch):
+    with Outbox(tmp_path / "o.db", quota=200_000) as outbox:
+        with pytest.raises(OutboxFull, match=r"o\.db holds \d+ bytes, its quota is 200000"):
+            while True:
+                outbox.append([batch(50, f"key {outbox.counts().scored}")])
+        before = outbox.counts()
+        assert before == outbox.recount() and before.scored % 50 == 0
+        assert 200_000 < outbox.size() < 250_000
+        with pytest.raises(OutboxFull):
+            outbox.append([batch(1, "new")])
+        assert outbox.find("new", b"") is None
+        kinds(outbox)  # the way home goes on
+        outbox._db.execute("DELETE FROM scores")
+        assert outbox.append([batch(1, "new")])[0].first == before.scored + 1
+
+
+def test_what_was_freed_does_not_count_for_the_size(outbox, batch):
+    empty = outbox.size()
+    for _ in range(50):
+        outbox.append([batch(100)])
+    full = outbox.size()
+    assert full > empty + 50 * 100 * 20
+    outbox._db.execute("DELETE FROM journal")
+    assert outbox.size() < empty + 20_000
+    assert outbox._db.execute("PRAGMA page_count").fetchone()[0] * 4096 >= full
+
+
+def test_patience_bounds_the_wait_for_another_process(tmp_path, batch):
+    with Outbox(tmp_path / "o.db") as holder, Outbox(tmp_path / "o.db", patience=0.05) as waiting:
+        with holder._transaction():
+            started = time.perf_counter()
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                waiting.append([batch(1)])
+            assert 0.04 < time.perf_counter() - started < 5
+        assert waiting.append([batch(1)])[0].first == 1
+
+
 def test_long_writes_go_in_small_transactions(outbox, batch, monkeypatch):
     """Each holds the write lock while scores wait: never more than CHUNK rows, and CHUNK is small."""
     assert store.CHUNK <= 5000
     outbox.append([batch(10)])
+    outbox.unfold(10)
     begun: list[str] = []
     monkeypatch.setattr(store, "CHUNK", 3)
     outbox._db.set_trace_callback(lambda query: begun.append(query) if query.startswith("BEGIN") else None)
     for write, transactions in (
-        (lambda: kinds(outbox), 4),
+        (lambda: kinds(outbox), 1 + 4),  # one to see that nothing is left to unfold
         (lambda: outbox.seal(package(1), range(1, 6), [], {"no": range(6, 11)}, {}), 4 + 1 + 2),
         (lambda: outbox.uploaded(1, 5), 2 + 1),
     ):
@@ -250,6 +334,7 @@ def test_claims_of_a_killed_seal_do_not_get_into_the_next_package(outbox, batch)
 
 def test_a_lost_row_breaks_the_sum(outbox, batch):
     outbox.append([batch(5)])
+    outbox.unfold(5)
     assert outbox.counts().conserved
     outbox._db.execute("DELETE FROM scores WHERE sequence = 5")
     assert not outbox.counts().conserved
@@ -259,49 +344,9 @@ def test_a_lost_row_breaks_the_sum(outbox, batch):
 
 def test_no_sequence_is_given_out_twice_even_after_the_last_row_is_gone(outbox, batch):
     outbox.append([batch(5)])
+    outbox.unfold(5)
     outbox._db.execute("DELETE FROM scores WHERE sequence > 2")
     assert outbox.append([batch(1)])[0].first == 6
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("append"), st.lists(st.integers(1, 4), min_size=1, max_size=3)),
-            st.tuples(st.just("repeat"), st.just(None)),
-            st.tuples(st.just("classify"), st.integers(1, 5)),
-            st.tuples(st.sampled_from(["withheld", "quarantined", "expired"]), st.integers(1, 3)),
-            st.tuples(st.just("seal"), st.integers(1, 6)),
-            st.tuples(st.just("upload"), st.just(None)),
-        ),
-        max_size=25,
-    )
-)
-def test_conservation_holds_after_any_steps(tmp_path_factory, batch, steps):
-    keys = 0
-    with Outbox(tmp_path_factory.mktemp("steps") / "o.db") as outbox:
-        for step, value in steps:
-            if step == "append":
-                before = outbox.counts().scored
-                keys += 1
-                outbox.append([batch(rows, f"{keys}/{i}") for i, rows in enumerate(value)])
-                assert outbox.counts().scored == before + sum(value)
-            elif step == "repeat" and keys:
-                assert outbox.append([batch(2, "1/0")])[0].repeated
-            elif step == "classify":
-                kinds(outbox, value)
-            elif step == "seal":
-                rows, last = [row.sequence for row in outbox.waiting(value)], outbox.last_package()
-                outbox.seal(package(last.number + 1 if last else 1), rows[1:], [], {"no": rows[:1]}, {})
-            elif step == "upload":
-                for item in outbox.unsent():
-                    outbox.uploaded(item.number, 5)
-            elif step not in ("repeat",):
-                outbox.dispose(step, {"why": [row.sequence for row in outbox.waiting(value)]})
-            assert outbox.counts().conserved
-            assert outbox.counts() == outbox.recount()
-        scored = outbox.counts().scored
-        assert [row.sequence for row in outbox.rows(1, scored)] == list(range(1, scored + 1))
 
 
 def test_there_must_be_an_outbox_unless_it_may_be_made(tmp_path):
@@ -352,6 +397,7 @@ def test_several_may_make_it_at_once(tmp_path):
 def test_waiting_queries_use_their_index(outbox):
     seen: list[str] = []
     outbox._db.set_trace_callback(seen.append)
+    outbox.untouched(), outbox.oldest_pending(), outbox.newest(5), outbox.unfold(5), outbox._kept(1)
     outbox.unclassified(5), outbox.waiting(5), outbox.waiting_feedback(5), outbox.unsent(), outbox.recover()
     outbox.counts()
     outbox._db.set_trace_callback(None)
@@ -378,6 +424,7 @@ def test_counts_stay_fast_and_a_scorer_is_hardly_held_up(tmp_path, batch):
         thread = threading.Thread(target=score)
         thread.start()
         try:
+            outbox.unfold(6000)
             rows = outbox.unclassified(6000)
             kinds(outbox, 6000)
             outbox.seal(

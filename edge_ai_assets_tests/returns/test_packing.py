@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ai_assets.returns import insights, packing
-from edge_ai_assets.returns.outbox import Batch, Counts, Feedback, Outbox
+from edge_ai_assets.returns.outbox import Counts, Feedback, Outbox
 from edge_ai_assets.returns.packages import read
 from edge_ai_assets.returns.packing import pack
 from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets_tests import blocks
 
 pytestmark = pytest.mark.usefixtures("counting")
 
@@ -67,9 +68,7 @@ def test_nothing_allowed_makes_no_file_and_withholds_all_of_it(outbox, batch, pa
 
 def test_aggregates_leave_although_no_row_does(outbox, record, packed, key):
     rows = 40
-    outbox.append(
-        [Batch(None, "r1", 1, [0.1] * rows, [False] * rows, [False] * rows, [record(i) for i in range(rows)])]
-    )
+    outbox.append([blocks.batch([record(i) for i in range(rows)], [0.1] * rows, [False] * rows)])
     sealed = packed()
     package = read(sealed.path, [key.public_key()])
     assert package.insights.num_rows == 0
@@ -120,7 +119,9 @@ def test_feedback_leaves_with_its_score_and_unlisted_notes_are_dropped_and_count
 
 
 def test_feedback_on_a_quarantined_score_is_withheld(outbox, packed):
-    outbox.append([Batch(None, "r1", 1, [0.9], [True], [False], [b"{"])])
+    outbox.append([blocks.plain()])
+    outbox.unfold(1)
+    outbox._db.execute("UPDATE scores SET record = '{'")
     outbox.add_feedback([Feedback(1, True, None, "operator", 7)])
     assert packed() is None
     disposition, reason = outbox._db.execute("SELECT disposition, reason FROM feedback").fetchone()
@@ -130,6 +131,7 @@ def test_feedback_on_a_quarantined_score_is_withheld(outbox, packed):
 
 def test_a_record_that_a_newer_version_classified_is_quarantined_and_holds_up_nothing(outbox, batch, packed):
     outbox.append([batch(3)])
+    outbox.unfold(3)
     outbox._db.execute("UPDATE scores SET schema = 2, kind = 'anomaly' WHERE sequence = 1")
     assert packed().package.rows == 1
     assert outbox.rows(1, 1)[0].reason == "record schema 2 is not known, this version reads 1"
@@ -137,8 +139,10 @@ def test_a_record_that_a_newer_version_classified_is_quarantined_and_holds_up_no
 
 
 def test_an_unreadable_or_unknown_record_is_quarantined_and_kept(outbox, batch, record):
-    outbox.append([batch(2), Batch(None, "r1", 1, [0.9], [True], [False], [b"{broken"]), batch(1)])
+    outbox.append([batch(2), blocks.plain(), batch(1)])
+    outbox.unfold(4)
     outbox._db.execute("UPDATE scores SET schema = 99 WHERE sequence = 2")
+    outbox._db.execute("UPDATE scores SET record = ? WHERE sequence = 3", (b"{broken",))
     assert insights.derive(outbox) == {"anomaly": 2, "quarantined": 2}
     assert [row.disposition for row in outbox.rows(1, 4)] == [None, "quarantined", "quarantined", None]
     assert "schema 99" in outbox.rows(2, 2)[0].reason
@@ -210,7 +214,7 @@ def test_no_canary_is_in_any_outgoing_byte(tmp_path_factory, policy, contract, r
             made["context"]["_run"] = "CANARY4"
             records.append(msgspec.json.encode(made))
         predicted = [p for p, _, _ in rows]
-        outbox.append([Batch("CANARY5", "r1", 1, [0.5] * len(rows), predicted, predicted, records)])
+        outbox.append([blocks.batch(records, [0.5] * len(rows), predicted, predicted, key="CANARY5")])
         outbox.add_feedback([Feedback(1, True, "CANARY6", "CANARY7", 5)])
         insights.derive(outbox)
         while sealed := pack(outbox, "bergen", policy, {"r1": contract}, key, folder / "spool", at=5):

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,11 +50,13 @@ class Service:
         self.asked: list[str] = []
         self.fails_after = fails_after
 
-    def score(self, columns, context=None, *, key):
+    def score_table(self, table, *, key):
         self.asked.append(key)
         if self.fails_after is not None and len(self.asked) > self.fails_after:
             raise ServiceError("no answer")
-        found = pd.DataFrame({**columns, **context}).to_dict("records")
+        found = pa.ipc.open_stream(table).read_all().to_pylist()
+        for row in found:
+            row["_time"] = row["_time"] and row["_time"].isoformat()
         if self.sent.setdefault(key, str(found)) != str(found):
             raise ServiceError("Idempotency-Key was used before, for other records", 422)
         if key not in self.answers:
@@ -65,6 +68,11 @@ class Service:
             self.rows += found
             self.answers[key] = answer
         return self.answers[key]
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time(monkeypatch):
+    monkeypatch.setattr(batch, "IN_FLIGHT", 1)
 
 
 @pytest.fixture

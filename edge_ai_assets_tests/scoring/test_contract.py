@@ -76,6 +76,39 @@ def test_the_bounds_themselves_are_inside():
     assert CONTRACT.encode(columns)[:, 0].tolist() == [0, 25]
 
 
+@given(st.floats(-1e30, 1e30), st.floats(-1e30, 1e30))
+def test_a_bound_is_inside_whatever_its_digits_and_however_it_comes(one: float, other: float):
+    low, high = min(one, other), max(one, other)
+    bounded = Contract("bounded", (Input("x", "number", "", "x", low, high),), 0.5, "fault")
+    for kind in (np.float64, np.float32):
+        assert len(bounded.encode({"x": np.array([low, high], kind)})) == 2
+    assert len(bounded.encode({"x": [low, high]})) == 2
+    for beyond in (np.nextafter(np.float32(high), np.float32(np.inf)), np.float32(high) + abs(high) + 1):
+        with pytest.raises(
+            ContractError, match=f"row 0: 'x' is .*, it must be between {low:g} and".replace("+", r"\+")
+        ):
+            bounded.encode({"x": [float(beyond)]})
+
+
+def test_the_first_row_that_is_wrong_is_named_by_its_first_input():
+    columns = {"Pressure [bar]": [1, 1, 26], "Temperature": [1, 151, 151], "Pump type": [None] * 3}
+    with pytest.raises(ContractError, match="row 1: 'Temperature' is 151"):
+        CONTRACT.encode(columns)
+
+
+def test_rows_that_were_read_elsewhere_are_narrowed_to_the_same_matrix():
+    wide = CONTRACT.widened(GOOD)
+    assert wide.dtype == np.float64 and wide.shape == (2, 4)
+    np.testing.assert_array_equal(CONTRACT.narrowed(wide), CONTRACT.encode(GOOD))
+    np.testing.assert_array_equal(CONTRACT.narrowed(np.ascontiguousarray(wide)), CONTRACT.encode(GOOD))
+    assert CONTRACT.narrowed(np.ascontiguousarray(wide)).flags.c_contiguous
+
+
+def test_a_category_has_no_range():
+    odd = Contract("odd", (Input("k", "category", "", "k", 5.0, 6.0, categories=("a",)),), 0.5, "fault")
+    assert odd.encode({"k": ["a", None]}).tolist() == [[0], [-1]]
+
+
 @given(st.lists(st.none() | st.floats(-40, 150, width=32), min_size=1, max_size=20))
 def test_every_plausible_number_arrives_unchanged(values):
     blank = [None] * len(values)
@@ -99,7 +132,9 @@ def test_anything_is_either_finite_or_refused(values):
 
 def test_outside_means_outside_the_trained_range_and_missing_is_not():
     columns = {"Pressure [bar]": [0.5, 1, 20, 20.5, None], "Temperature": [5] * 5, "Pump type": ["screw"] * 5}
-    assert CONTRACT.outside(CONTRACT.encode(columns)).tolist() == [True, False, False, True, False]
+    matrix = CONTRACT.encode(columns)
+    assert CONTRACT.outside(matrix).tolist() == [True, False, False, True, False]
+    assert CONTRACT.beyond(matrix).sum(axis=0).tolist() == [2, 0, 0, 0]
 
 
 def test_writing_and_reading_gives_the_same_contract_and_bytes(tmp_path: Path):

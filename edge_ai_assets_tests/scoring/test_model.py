@@ -95,6 +95,7 @@ import sys, os
 import edge_ai_assets.scoring.serve
 import edge_ai_assets.scoring.supervisor
 heavy = {"pandas", "sklearn", "dagster", "azure", "duckdb", "pydantic", "onnx", "httpx", "pyarrow", "yaml"}
+heavy |= {"uvicorn", "onnxruntime", "prometheus_client", "cryptography"}  # or only when they are used
 found = heavy & {name.split(".")[0] for name in sys.modules}
 assert not found, found
 """

@@ -14,7 +14,7 @@ from edge_ai_assets.delivery.errors import DeliveryError, MissingError
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.returns.link import Link, LinkDown
-from edge_ai_assets.returns.outbox import Batch, Feedback, Outbox, OutboxError, PackageRow
+from edge_ai_assets.returns.outbox import Feedback, Outbox, OutboxError, PackageRow
 from edge_ai_assets.scoring import batch, supervisor
 from edge_ai_assets.scoring.batch import FileScored
 from edge_ai_assets.scoring.client import ServiceError
@@ -22,6 +22,7 @@ from edge_ai_assets.scoring.folder import Failure, Release, Status
 from edge_ai_assets.stack_hub import delivery, provision, returning, scoring, waiting
 from edge_ai_assets.stack_hub.assets import scores
 from edge_ai_assets.stack_hub.scoring import NotServing
+from edge_ai_assets_tests import blocks
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 LOG = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def serving(site, monkeypatch):
 
 def scored(site, rows=3):
     with Outbox(site.outbox) as outbox:
-        outbox.append([Batch(None, "r1", 1, [0.9] * rows, [True] * rows, [False] * rows, [b"{}"] * rows)])
+        outbox.append([blocks.plain(rows)])
 
 
 class TestProvision:
@@ -200,7 +201,7 @@ class TestInsights:
         )
         (found,) = done.asset_materializations_for_node("site__insights")
         with Outbox(site.outbox) as outbox:
-            assert not outbox.unclassified(1)
+            assert not outbox.untouched()
         assert found.metadata["rows"].value == 7
 
 
@@ -227,11 +228,12 @@ class TestReturning:
     def test_what_may_not_leave_is_counted_though_nothing_is_packed(self, site, serving):
         scored(site, 5)
         with Outbox(site.outbox) as outbox:
+            outbox.unfold(5)
             outbox.classify(dict.fromkeys(range(1, 6), "normal"))
         done = returning.pack_all(site)
         counts = returning.counts(site)
         assert (done.packages, done.rows) == ([], 0) and counts.conserved and counts.pending == 0
-        assert sum(done.withheld.values()) == counts.withheld
+        assert done.withheld_rows == counts.withheld == 5
 
 
 class TestWaiting:
@@ -254,6 +256,7 @@ class TestWaiting:
         first = waiting.scores(site)
         assert first is not None and waiting.scores(site) == first
         with Outbox(site.outbox) as outbox:
+            outbox.unfold(3)
             outbox.classify(dict.fromkeys((1, 2, 3), "anomaly"))
             assert waiting.scores(site) is not None
             outbox.dispose("withheld", {"x": [1, 2, 3]})
@@ -270,6 +273,7 @@ class TestWaiting:
         scored(site)
         seen = [waiting.scores(site)]
         with Outbox(site.outbox) as outbox:
+            outbox.unfold(3)
             for work in (
                 lambda: outbox.classify({1: "anomaly"}),
                 lambda: outbox.classify({2: "anomaly", 3: "anomaly"}),
@@ -283,6 +287,7 @@ class TestWaiting:
         assert waiting.packages(site) is None
         scored(site)
         with Outbox(site.outbox) as outbox:
+            outbox.unfold(3)
             outbox.classify(dict.fromkeys((1, 2, 3), "anomaly"))
             assert waiting.packages(site) is None
             outbox.seal(package(outbox), [1, 2, 3], [], {}, {})

@@ -1,7 +1,4 @@
-"""What the outbox keeps of each row: its inputs and what it belongs to, as JSON.
-
-The contract has checked the inputs, the context is checked here; the format is the outbox's RECORD_SCHEMA.
-"""
+"""What a row belongs to, beside its inputs: when, in which run, which row of it. No input of the model."""
 
 from __future__ import annotations
 
@@ -9,39 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
 from edge_ai_assets.scoring.contract import ContractError
 
 CONTEXT = ("_time", "_run", "_row")
 MAX_RUN = 200
 
-_encoder = msgspec.json.Encoder()
 
-
-def encode(columns: Mapping[str, Sequence[Any]], context: Mapping[str, Sequence[Any]]) -> list[bytes]:
-    """One record a row.
+def checked(context: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
+    """Context columns as the outbox keeps them: times naive UTC in one spelling of ISO 8601.
 
     Args:
-        columns: inputs by name, n values each, already accepted by the contract; at least one.
-        context: n values for some of CONTEXT.
-
-    Returns:
-        JSON, shape (n,); missing values are null, times are naive UTC in ISO 8601.
+        context: n values for some of CONTEXT; None is not known.
+        rows: n.
 
     Raises:
-        ContractError: a context value is not what it must be; the message names row, field and bound.
+        ContractError: a value is not what it must be, or a column has another length; the message names row,
+            field and bound.
     """
-    rows = len(next(iter(columns.values())))
-    kept = {name: _CHECKS[name](values) for name, values in context.items()}
-    inputs = zip(*columns.values(), strict=True)
-    contexts = zip(*kept.values(), strict=True) if kept else [()] * rows
-    return [
-        _encoder.encode(
-            {"inputs": dict(zip(columns, row, strict=True)), "context": dict(zip(kept, of, strict=True))}
-        )
-        for row, of in zip(inputs, contexts, strict=True)
-    ]
+    for name, values in context.items():
+        if len(values) != rows:
+            raise ContractError(f"context {name!r} has {len(values)} values for {rows} rows")
+    return {name: list(_CHECKS[name](values)) for name, values in context.items()}
 
 
 def _times(values: Sequence[Any]) -> list[str | None]:

@@ -1,0 +1,46 @@
+"""Blocks of the outbox's journal for the benchmarks, from columns, as the scoring service makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edge_ai_assets.returns import journal
+from edge_ai_assets.returns.journal import PREDICTED, Block
+
+
+def of(
+    columns: Mapping[str, np.ndarray],
+    texts: Mapping[str, Sequence[str | None]],
+    scores: np.ndarray,
+    context: Mapping[str, Sequence[Any]],
+) -> Iterator[tuple[int, bytes]]:
+    """Rows and bytes of each block, for `Batch.blocks`.
+
+    Args:
+        columns: n numbers of each input, NaN where it is missing or a category.
+        texts: n texts of each input that is a category.
+        scores: n, predicted positive from 0.5 on.
+        context: n values of each.
+    """
+    wide = np.zeros((len(scores), len(columns)), "<f8")
+    for position, values in enumerate(columns.values()):
+        wide[:, position] = values
+    for start in range(0, len(scores), journal.MAX_ROWS):
+        part = slice(start, start + journal.MAX_ROWS)
+        given = scores[part].astype("<f8")
+        yield (
+            len(given),
+            journal.encode(
+                Block(
+                    tuple(columns),
+                    wide[part].tobytes(),
+                    {name: list(values[part]) for name, values in texts.items()},
+                    given.tobytes(),
+                    ((given >= 0.5) * PREDICTED).astype(np.uint8).tobytes(),
+                    {name: list(values[part]) for name, values in context.items()},
+                )
+            ),
+        )

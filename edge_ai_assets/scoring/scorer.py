@@ -1,0 +1,228 @@
+"""Scoring in groups: what comes in one turn of the event loop is one call of the model and one block on disk.
+
+A call of onnxruntime, of numpy and of SQLite costs the same for one row as for fifty, so many small requests
+are served as one. A large one is a group of its own, and is scored in a thread beside the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from edge_ai_assets.returns import journal
+from edge_ai_assets.returns.journal import OUTSIDE, PREDICTED, Block
+from edge_ai_assets.returns.schema import Batch
+from edge_ai_assets.scoring.contract import ContractError
+from edge_ai_assets.scoring.model import Model, ModelError
+from edge_ai_assets.scoring.requests import Answer, Head, Rows, matrix
+
+if TYPE_CHECKING:
+    from edge_ai_assets.returns.schema import Receipt
+    from edge_ai_assets.scoring.metrics import Metrics
+    from edge_ai_assets.scoring.writer import Writer
+
+GROUP_ROWS = 256
+"""Rows from which on a group is not made larger: the loop stands still while it is scored."""
+THREADS = 2
+"""For large requests: while one is in onnxruntime, the next is checked."""
+WAITING_ROWS = 200_000
+"""Of large requests, before further ones are refused; one that finds none waiting is always taken."""
+
+
+class Work(NamedTuple):
+    """One request to score; `done` is called once, on the event loop, with the answer or the exception."""
+
+    rows: Rows
+    done: Callable[[Answer | Exception], None]
+
+
+class QueueFull(RuntimeError):
+    """More rows are waiting to be scored than are kept in memory; try again soon."""
+
+
+class Repeated(Exception):
+    """The request's key had been used meanwhile; the receipt is of that time, nothing was written now."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+
+
+class Group(NamedTuple):
+    """Works that are scored together, and what the model said of all their rows."""
+
+    works: Sequence[Work]
+    batch: Batch
+    scores: list[float]
+    predicted: list[bool]
+    outside: list[bool]
+
+
+class Scorer:
+    """Scores with one release and writes before it answers. Its methods are called on one event loop.
+
+    Args:
+        model: what scores; release: its digest, kept with each row.
+        writer: what writes.
+    """
+
+    def __init__(self, model: Model, release: str, writer: Writer, metrics: Metrics) -> None:
+        self.model, self.release = model, release
+        self._writer, self._metrics = writer, metrics
+        self.waiting = 0
+        """Rows of large requests."""
+        self._pending: list[Work] = []
+        self._rows = 0
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="large-requests")
+        kept = [position for position, item in enumerate(model.contract.inputs) if item.kept]
+        self._names = tuple(model.contract.inputs[position].name for position in kept)
+        self._kept = slice(None) if len(kept) == len(model.contract.inputs) else np.array(kept, np.intp)
+
+    def submit(self, work: Work) -> None:
+        """Score a small request with the others that come now."""
+        if self._rows + work.rows.number > GROUP_ROWS:
+            self._flush()
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pending.append(work)
+        self._rows += work.rows.number
+
+    async def score(self, rows: Rows, *, key: str | None = None, fingerprint: bytes = b"") -> Answer:
+        """Score one request alone, in a thread.
+
+        Args:
+            key: idempotency key; fingerprint: digest of the request.
+
+        Raises:
+            QueueFull: too much is waiting.
+            Repeated: the key is known. In both cases nothing was scored.
+            ContractError, ModelError: the rows are refused.
+            Exception: as Writer.write; nothing was written.
+        """
+        if self.waiting and self.waiting + rows.number > WAITING_ROWS:
+            raise QueueFull(f"{self.waiting} rows are waiting to be scored, at most {WAITING_ROWS} may")
+        outcome: list[Answer | Exception] = []
+        works = [Work(rows, outcome.append)]
+        self.waiting += rows.number
+        try:
+            loop = asyncio.get_running_loop()
+            group = await loop.run_in_executor(self._threads, self._score, works, key, fingerprint)
+        finally:
+            self.waiting -= rows.number
+        self._write(group)
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _flush(self) -> None:
+        works, self._pending, self._rows = self._pending, [], 0
+        if works:
+            self._run(works)
+
+    def _run(self, works: Sequence[Work]) -> None:
+        try:
+            group = self._score(works, None, b"")
+        except Exception as error:
+            if len(works) == 1:
+                works[0].done(error)
+                return
+            # One request that the contract refuses must not fail those that happened to come with it.
+            for work in works:
+                self._run([work])
+        else:
+            self._write(group)
+
+    def _score(self, works: Sequence[Work], key: str | None, fingerprint: bytes) -> Group:
+        began = time.perf_counter()
+        contract = self.model.contract
+        wide = matrix(works[0].rows) if len(works) == 1 else _together(works)
+        narrow = contract.narrowed(wide)
+        beyond = contract.beyond(narrow)
+        outside = beyond.any(axis=1)
+        scores = self.model.score(narrow)
+        predicted = self.model.predicted(scores)
+        scored = scores.astype("<f8")
+        flags = (predicted * PREDICTED + outside * OUTSIDE).astype(np.uint8)
+        batch = Batch(
+            key=key,
+            release=self.release,
+            scored_at=time.time_ns() // 1000,
+            blocks=list(self._blocks(works, wide, scored, flags)),
+            fingerprint=fingerprint,
+        )
+        self._metrics.scored(len(wide), len(works), time.perf_counter() - began)
+        self._metrics.drift(len(wide), int(predicted.sum()), beyond.sum(axis=0), np.isnan(narrow).sum(axis=0))
+        return Group(works, batch, scored.tolist(), predicted.tolist(), np.asarray(outside).tolist())
+
+    def _blocks(
+        self, works: Sequence[Work], wide: np.ndarray, scores: np.ndarray, flags: np.ndarray
+    ) -> Iterator[tuple[int, bytes]]:
+        texts = _joined([work.rows.texts for work in works], works)
+        texts = {name: values for name, values in texts.items() if name in self._names}
+        context = _joined([work.rows.context for work in works], works)
+        values = np.ascontiguousarray(wide[:, self._kept], "<f8")
+        for start in range(0, len(wide), journal.MAX_ROWS):
+            part = slice(start, start + journal.MAX_ROWS)
+            block = Block(
+                self._names,
+                values[part].tobytes(),
+                {name: texts[name][part] for name in texts},
+                scores[part].tobytes(),
+                flags[part].tobytes(),
+                {name: context[name][part] for name in context},
+            )
+            yield len(flags[part]), journal.encode(block)
+
+    def _write(self, group: Group) -> None:
+        began = time.perf_counter()
+        try:
+            receipt = self._writer.write(group.batch)
+            if receipt.repeated:
+                raise Repeated(receipt)
+        except Exception as error:
+            for work in group.works:
+                work.done(error)
+            return
+        self._metrics.committed(receipt.rows, len(group.works), time.perf_counter() - began)
+        start = 0
+        head = Head(self.release, group.batch.scored_at, self.model.contract.threshold)
+        for work in group.works:
+            end = start + work.rows.number
+            answer = Answer(
+                receipt.first + start,
+                group.scores[start:end],
+                group.predicted[start:end],
+                group.outside[start:end],
+                head,
+            )
+            work.done(answer)
+            start = end
+
+
+def _together(works: Sequence[Work]) -> np.ndarray:
+    """The rows of several requests, float64, shape (rows, inputs)."""
+    if all(isinstance(work.rows.wide, list) for work in works):
+        return np.array([row for work in works for row in work.rows.wide], np.float64)
+    return np.concatenate([matrix(work.rows) for work in works])
+
+
+def _joined(columns: Sequence[dict[str, Any]], works: Sequence[Work]) -> dict[str, list[Any]]:
+    """Columns of several requests as one; a request that lacks one has None there."""
+    if len(columns) == 1:
+        return {name: list(values) for name, values in columns[0].items()}
+    joined: dict[str, list[Any]] = {name: [] for one in columns for name in one}
+    for one, work in zip(columns, works, strict=True):
+        missing = [None] * work.rows.number
+        for name, values in joined.items():
+            values += one.get(name, missing)
+    return joined
+
+
+__all__ = ["ContractError", "ModelError", "Repeated", "Scorer", "Work"]

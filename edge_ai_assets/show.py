@@ -26,7 +26,7 @@ PARTS = ("scored", "uploaded", "withheld", "quarantined", "expired", "pending")
 
 def status(now: dict[str, Any], console: Console) -> None:
     """The sites and Azure's side."""
-    table = Table("site", *(part for part in PARTS), "adds up", "release", "link", "serving")
+    table = Table("site", *(part for part in PARTS), "adds up", "release", "link", "page")
     for part in range(1, 1 + len(PARTS)):
         table.columns[part].justify = "right"
     for name, site in now["sites"].items():
@@ -38,7 +38,7 @@ def status(now: dict[str, Any], console: Console) -> None:
             adds_up,
             str(site["release"] or "-"),
             site["link"],
-            "yes" if site["serving"] else "no",
+            site["page"] or "not serving",
         )
     console.print(table)
     world = now["global"]

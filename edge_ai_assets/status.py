@@ -18,9 +18,9 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
 
     Returns:
         `{"sites": {NAME: {scored, uploaded, withheld, quarantined, expired, pending, release, link,
-        serving}}, "global": {insights, duplicates, releases, retrainings}}`. At each site scored = uploaded
-        + withheld + quarantined + expired + pending. `release` is the version installed for scoring, None
-        before the first.
+        serving, page}}, "global": {insights, duplicates, releases, retrainings}}`. At each site scored =
+        uploaded + withheld + quarantined + expired + pending. `release` is the version installed for scoring,
+        None before the first, `page` where people find its service on this machine.
     """
     newest = pack.newest(home.registry, home.keys)
     # A model has its lineage written once its export was found to agree with it.
@@ -49,4 +49,5 @@ def _site(site: SiteHome) -> dict[str, Any]:
         "release": last.version if last else None,
         "link": Link(site.root).state.state,
         "serving": running is not None,
+        "page": running.url if running else None,
     }

@@ -240,6 +240,7 @@ class TestCommandLine:
             "release": None,
             "link": "down",
             "serving": False,
+            "page": None,
         }
         code, out, _ = edge_ai("status")
         assert code == 0 and "north" in out and "116" in out

@@ -8,72 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import parse_qs
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox, OutboxError, OutboxFull
-from edge_ai_assets.returns.schema import decode as decode_record
-from edge_ai_assets.scoring import csv_body, docs_page, oip, openapi, requests, static
-from edge_ai_assets.scoring.contract import Contract, ContractError
-from edge_ai_assets.scoring.encoding import decoded, encoded
-from edge_ai_assets.scoring.http import MAX_BODY, Request, Response, error, failed
+from edge_ai_assets.returns.outbox import OutboxError
+from edge_ai_assets.scoring import answers, docs_page, gate, openapi, requests, static
+from edge_ai_assets.scoring.answers import Answer, Head
+from edge_ai_assets.scoring.bodies import csv_body, json_body, oip
+from edge_ai_assets.scoring.bodies.encoding import decoded, encoded
+from edge_ai_assets.scoring.bodies.json_body import JsonReader
+from edge_ai_assets.scoring.contract import Contract
+from edge_ai_assets.scoring.gate import Handler, Route, failure
+from edge_ai_assets.scoring.http import MAX_BODY
+from edge_ai_assets.scoring.messages import Request, Response, error
 from edge_ai_assets.scoring.metrics import Metrics
-from edge_ai_assets.scoring.model import Model, ModelError
-from edge_ai_assets.scoring.options import Exposed
+from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.refused import Refused
-from edge_ai_assets.scoring.requests import Answer, FeedbackBody, FeedbackItem, Head, JsonReader, Rows
-from edge_ai_assets.scoring.scorer import QueueFull, Repeated, Scorer, Work
-from edge_ai_assets.scoring.writer import Busy, DiskFull, Failed, Writer
+from edge_ai_assets.scoring.requests import FeedbackBody, FeedbackItem, Rows
+from edge_ai_assets.scoring.scorer import Repeated, Scorer, Work
+from edge_ai_assets.scoring.standing import Release, Standing
+from edge_ai_assets.scoring.writer import Writer
 
 if TYPE_CHECKING:
-    from edge_ai_assets.returns.schema import Receipt, ScoreRow
-    from edge_ai_assets.scoring.tokens import Tokens
+    from edge_ai_assets.returns.schema import Receipt
 
 T = TypeVar("T")
-Handler = Callable[[Request], Response | Coroutine[Any, Any, Response] | None]
-"""Answers at once, by a coroutine, or (None) by itself later."""
 
 MAX_KEY = 200
-MAX_RECENT = 1_000
 SMALL_BODY = 16 * 1024
 """Bodies below this size are scored on the event loop, with others; above it in a thread."""
 JSON = b"application/json"
 CSV = b"text/csv"
 ARROW = b"application/vnd.apache.arrow.stream"
 EVERY_ROLE = frozenset({"score", "feedback", "operate"})
-_ELSEWHERE = (b"cross-site", b"same-site")
-"""What a browser says of a request that another site's page makes (Fetch Metadata, section 2.1)."""
-_CHALLENGE = (b"www-authenticate", b"Bearer")
-
-
-class Route(NamedTuple):
-    """What one path and method lead to."""
-
-    handle: Handler
-    name: str
-    """In metrics."""
-    roles: frozenset[str] = frozenset()
-    """A caller needs one of them, if tokens are asked for; empty for everybody."""
-    kinds: frozenset[bytes] = frozenset()
-    """Content types that are taken, without parameters; empty for any."""
-
-
-class Release(NamedTuple):
-    """A release that is served: its model, its digest, its number, for people."""
-
-    model: Model
-    digest: str
-    version: int
 
 
 class App:
@@ -98,18 +71,13 @@ class App:
     ) -> None:
         self._releases, self._writer, self._site = releases, writer, site
         self._metrics, self._guarded = metrics, guarded
-        self._outbox = writer.path
-        self._reads = ThreadPoolExecutor(1, thread_name_prefix="outbox-reader")
         self._parses = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
-        self._reader = self._reads.submit(Outbox, writer.path, create=False).result()
-        self._started = time.time()
         self._tasks: set[asyncio.Task[None]] = set()
         self._scorers = [Scorer(each.model, each.digest, writer, metrics) for each in releases]
-        current = releases[0]
-        self._contract = current.model.contract
-        self._installed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(current.model.installed))
+        self._standing = Standing(site, releases[0], writer.path, metrics, self._waiting)
+        self._contract = releases[0].model.contract
         self._json = JsonReader(self._contract)
-        self._by_records = requests.by_records(msgspec.json.encode(site)[1:-1])
+        self._by_records = answers.by_records(msgspec.json.encode(site)[1:-1])
         self._routes = self._paths()
         self._numbers = metrics.routes(sorted({r.name for of in self._routes.values() for r in of.values()}))
 
@@ -128,9 +96,9 @@ class App:
                 )
             },
             "/v1/contract": _get(_fixed(_json(described)), "contract", reads),
-            "/v1/status": _get(self._status, "status", reads),
-            "/v1/recent": _get(self._recent, "recent", reads),
-            "/metrics": _get(self._get_metrics, "metrics", frozenset({"operate"})),
+            "/v1/status": _get(self._standing.status, "status", reads),
+            "/v1/recent": _get(self._standing.recent, "recent", reads),
+            "/metrics": _get(self._standing.metrics, "metrics", frozenset({"operate"})),
             "/health/live": _get(_fixed(Response(200, b'{"status":"live"}')), "health"),
             "/health/ready": _get(partial(self._if_ready, Response(200, b'{"status":"ready"}')), "health"),
             "/openapi.json": _get(_fixed(_json(document)), "page"),
@@ -163,40 +131,7 @@ class App:
     # What the server calls.
 
     def admit(self, request: Request) -> Response | None:
-        methods = self._routes.get(request.path)
-        if methods is None:
-            return error(404, f"there is nothing at {request.path[:200]!r}")
-        route = methods.get(request.method)
-        if route is None:
-            allow = ", ".join(methods)
-            return error(
-                405, f"{request.method} is not possible here, only {allow}", (b"allow", allow.encode())
-            )
-        if route.roles and (refusal := self._stranger(request, route)) is not None:
-            return refusal
-        if route.kinds and (kind := _kind(request)) not in route.kinds:
-            taken = ", ".join(sorted(known.decode() for known in route.kinds if known))
-            return error(415, f"a body of {kind.decode('latin-1')[:100]!r} is not taken, only {taken}")
-        request.route = route
-        return None
-
-    def _stranger(self, request: Request, route: Route) -> Response | None:
-        """Why a request may not ask for what is not everybody's."""
-        if request.headers.get(b"sec-fetch-site") in _ELSEWHERE:
-            return error(403, "a page of another site may not ask in its reader's name")
-        tokens: Tokens | None = request.tokens
-        if tokens is None:
-            if request.local and not _is_local(request.headers.get(b"host", b"localhost")):
-                return error(421, "this address serves requests to localhost only")
-            return None
-        caller = tokens.caller(request.headers.get(b"authorization"))
-        if caller is None:
-            return error(401, "a valid token is needed: Authorization: Bearer TOKEN", _CHALLENGE)
-        if not route.roles & caller.roles:
-            needed = " or ".join(sorted(route.roles))
-            return error(403, f"the token of {caller.name!r} has not the role {needed}")
-        request.caller = caller
-        return None
+        return gate.admit(self._routes, request)
 
     def handle(self, request: Request) -> None:
         result = request.route.handle(request)
@@ -216,14 +151,17 @@ class App:
         try:
             response = await answering
         except Exception as problem:
-            response = _failure(request, problem)
+            response = failure(request, problem)
         request.respond(response)
+
+    def _waiting(self) -> int:
+        """Rows of large requests that are not scored yet."""
+        return sum(scorer.waiting for scorer in self._scorers)
 
     def close(self) -> None:
         for scorer in self._scorers:
             scorer.close()
-        self._reads.submit(self._reader.close)
-        self._reads.shutdown()
+        self._standing.close()
         self._parses.shutdown()
 
     # Scores.
@@ -234,7 +172,7 @@ class App:
             len(request.body) > SMALL_BODY
             or b"idempotency-key" in headers
             or b"content-encoding" in headers
-            or _kind(request) not in (b"", JSON)
+            or gate.kind(request) not in (b"", JSON)
         ):
             return self._score_alone(request)
         try:
@@ -246,22 +184,22 @@ class App:
 
     def _scored(self, request: Request, columnar: bool, outcome: Answer | Exception) -> None:
         if isinstance(outcome, Exception):
-            request.respond(_failure(request, outcome))
+            request.respond(failure(request, outcome))
         elif columnar:
-            request.respond(Response(200, requests.by_columns(self._site, outcome)))
+            request.respond(Response(200, answers.by_columns(self._site, outcome)))
         else:
             request.respond(Response(200, self._by_records(outcome)))
 
     async def _score_alone(self, request: Request) -> Response:
         """A request that is large, may have come before, or is no plain JSON."""
-        kind, key = _kind(request), _key(request)
+        kind, key = gate.kind(request), _key(request)
         rows = await self._in(self._parses, partial(self._read_rows, request, kind))
         answer = await self._once(self._scorers[0], rows, key)
         if kind == CSV and CSV in request.headers.get(b"accept", b""):
             table = csv_body.answer(self._site, answer.first, *_arrays(answer))
             return Response(200, table, b"text/csv; charset=utf-8", _head(answer))
         if rows.columnar:
-            return Response(200, requests.by_columns(self._site, answer))
+            return Response(200, answers.by_columns(self._site, answer))
         return Response(200, self._by_records(answer))
 
     def _read_rows(self, request: Request, kind: bytes) -> Rows:
@@ -271,7 +209,7 @@ class App:
             columns, context = csv_body.columns(body, self._contract)
             rows = requests.of_columns(columns, context, self._contract)._replace(columnar=True)
         elif kind == ARROW:
-            from edge_ai_assets.scoring import arrow_body
+            from edge_ai_assets.scoring.bodies import arrow_body
 
             columns, context = arrow_body.columns(body, self._contract)
             rows = requests.of_columns(columns, context, self._contract)._replace(columnar=True)
@@ -285,7 +223,7 @@ class App:
         if key is None:
             return await scorer.score(rows)
         fingerprint = requests.fingerprint(rows, scorer.model.contract)
-        seen = await self._read(lambda outbox: outbox.find(key, fingerprint))
+        seen = await self._standing.read(lambda outbox: outbox.find(key, fingerprint))
         if seen is None:
             try:
                 return await scorer.score(rows, key=key, fingerprint=fingerprint)
@@ -299,7 +237,7 @@ class App:
                 422, f"Idempotency-Key {key!r} was used before, for another request; use a new key for this"
             )
         last = receipt.first + receipt.rows - 1
-        rows = await self._read(lambda outbox: outbox.rows(receipt.first, last))
+        rows = await self._standing.read(lambda outbox: outbox.rows(receipt.first, last))
         if len(rows) != receipt.rows:
             raise Refused(410, f"the scores of Idempotency-Key {key!r} are no longer kept")
         thresholds = {each.digest: each.model.contract.threshold for each in self._releases}
@@ -348,93 +286,14 @@ class App:
             raise Refused(404, f"site {self._site}: {problem}") from problem
         return _json({"accepted": len(said)})
 
-    # How it stands.
-
-    async def _status(self, request: Request) -> Response:
-        counts = await self._read(lambda outbox: outbox.counts())
-        release = self._releases[0]
-        link = Link(self._outbox.parent).state
-        return _json(
-            {
-                "site": self._site,
-                "release": release.digest,
-                "version": release.version,
-                "release_since": self._installed,
-                "uptime_seconds": round(time.time() - self._started, 3),
-                "pid": os.getpid(),
-                "link": {"state": link.state, "since": link.since or None},
-                "outbox": counts,
-            }
-        )
-
-    async def _recent(self, request: Request) -> Response:
-        given = parse_qs(request.query, keep_blank_values=True).get("limit", ["200"])[-1]
-        if not (given.isascii() and given.isdecimal() and len(given) < 9 and 1 <= int(given) <= MAX_RECENT):
-            raise Refused(422, f"limit must be a whole number from 1 to {MAX_RECENT}, it is {given[:60]!r}")
-        rows = await self._read(lambda outbox: outbox.newest(int(given)))
-        return _json({"scores": [self._shown(row) for row in reversed(rows)]})
-
-    def _shown(self, row: ScoreRow) -> dict[str, Any]:
-        try:
-            record: Any = decode_record(row)
-        except ValueError:  # it will be quarantined; here it is shown without what cannot be read
-            record = {"inputs": {}, "context": {}}
-        return {
-            "id": f"{self._site}/{row.sequence}",
-            "scored_at": requests.time_text(row.scored_at),
-            "release": row.release,
-            "score": row.score,
-            "predicted": bool(row.predicted),
-            "outside": bool(row.outside),
-            **msgspec.to_builtins(record),
-        }
-
-    async def _get_metrics(self, request: Request) -> Response:
-        counts, size, oldest = await self._read(
-            lambda outbox: (outbox.counts(), outbox.size(), outbox.oldest_pending())
-        )
-        release = self._releases[0]
-        text = self._metrics.render(
-            site=self._site,
-            release=release.digest,
-            version=release.version,
-            outbox=msgspec.structs.asdict(counts),
-            outbox_bytes=size,
-            oldest_pending=None if oldest is None else max(0.0, time.time() - oldest / 1e6),
-            disk_free=_free(self._outbox.parent),
-            waiting_rows=sum(scorer.waiting for scorer in self._scorers),
-        )
-        return Response(200, text, b"text/plain; version=0.0.4; charset=utf-8")
-
     def _if_ready(self, said: Response, request: Request) -> Response:
         failure = self._writer.failure
         return said if failure is None else error(503, failure, (b"retry-after", b"1"))
 
     # Threads.
 
-    async def _read(self, job: Callable[[Outbox], T]) -> T:
-        """Ask the outbox, on a connection of its own: reading keeps no commit waiting."""
-        return await self._in(self._reads, partial(job, self._reader))
-
     async def _in(self, threads: ThreadPoolExecutor, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, job)
-
-
-def _failure(request: Request, problem: Exception) -> Response:
-    """The answer that an exception becomes."""
-    if isinstance(problem, Refused):
-        return error(problem.status, str(problem))
-    if isinstance(problem, (ContractError, ModelError)):
-        return error(422, str(problem))
-    if isinstance(problem, QueueFull):
-        return error(429, str(problem), (b"retry-after", b"1"))
-    if isinstance(problem, OutboxFull):
-        return error(503, str(problem), (b"retry-after", b"60"))
-    if isinstance(problem, (Busy, Failed)):
-        return error(503, str(problem), (b"retry-after", b"1"))
-    if isinstance(problem, DiskFull):
-        return error(507, str(problem))
-    return failed(request, problem)
 
 
 def _get(handler: Handler, name: str, roles: frozenset[str] = frozenset()) -> dict[str, Route]:
@@ -467,8 +326,8 @@ def _read_tensors(request: Request, contract: Contract) -> tuple[oip.Infer, Rows
 
 def _read_feedback(request: Request) -> list[FeedbackItem]:
     body = _body(request)
-    if _kind(request) != CSV:
-        return requests.decode(body, FeedbackBody).items
+    if gate.kind(request) != CSV:
+        return json_body.decode(body, FeedbackBody).items
     try:
         return [msgspec.convert(item, FeedbackItem) for item in csv_body.feedback(body)]
     except msgspec.ValidationError as problem:
@@ -488,23 +347,6 @@ def _head(answer: Answer) -> tuple[tuple[bytes, bytes], ...]:
     return release, (b"x-threshold", repr(answer.head.threshold).encode())
 
 
-def _kind(request: Request) -> bytes:
-    return _without_parameters(request.headers.get(b"content-type", b"")[:200])  # it is kept
-
-
-@lru_cache(256)
-def _is_local(host: bytes) -> bool:
-    """Whether a Host header names this machine: a name of elsewhere that leads here is DNS rebinding."""
-    name = host.decode("latin-1")
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-    return Exposed(name).loopback
-
-
-@lru_cache(256)
-def _without_parameters(content_type: bytes) -> bytes:
-    return content_type.partition(b";")[0].strip().lower()
-
-
 def _key(request: Request) -> str | None:
     value = request.headers.get(b"idempotency-key")
     if value is None:
@@ -522,11 +364,6 @@ def _described(model: Model) -> dict[str, Any]:
         "threshold": contract.threshold,
         "inputs": contract.inputs,
     }
-
-
-def _free(folder: Path) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
 
 
 def _json(value: Any) -> Response:

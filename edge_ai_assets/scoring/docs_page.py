@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from edge_ai_assets.scoring import docs_parts
-from edge_ai_assets.scoring.http import Response
+from edge_ai_assets.scoring.messages import Response
 from edge_ai_assets.scoring.static import POLICY
 
 STYLE = "/static/docs.css"

@@ -9,33 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import resource
-import secrets
-import socket
-import ssl
 import time
 from collections import deque
-from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import httptools
-import msgspec
 
-from edge_ai_assets.scoring.logs import logger
+from edge_ai_assets.scoring.messages import Request, Response, error, failed
+
+if TYPE_CHECKING:
+    from edge_ai_assets.scoring.server import Server
 
 MAX_HEAD = 32 * 1024
 MAX_HEADERS = 100
 MAX_BODY = 32 * 1024 * 1024
 MAX_BUFFERED = 256 * 1024 * 1024
 """Bytes of bodies, and of answers that are not read, in memory, of all connections together."""
-MAX_CONNECTIONS = 16_384
-SPARE_FILES = 64
-"""Of those that the process may have open, what is left for all but connections."""
 MAX_PIPELINED = 256
 """Requests of one connection that wait for the answers before theirs."""
 HEAD_SECONDS = 10.0
@@ -48,170 +40,16 @@ WRITE_SECONDS = 30.0
 """In which a client must have read something of its answer."""
 LINGER_SECONDS = 2.0
 """How long what a refused client still sends is read and thrown away, so that it can read why."""
-SWEEP_SECONDS = 1.0
 
 _STATUS = {code.value: f"HTTP/1.1 {code.value} {code.phrase}\r\n".encode() for code in HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Response(NamedTuple):
-    status: int
-    body: bytes
-    content_type: bytes = b"application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    """Further headers, names in lower case."""
-
-
-def error(status: int, message: str, *headers: tuple[bytes, bytes]) -> Response:
-    """The answer to a request that cannot be served."""
-    return Response(status, msgspec.json.encode({"error": message}), headers=headers)
-
-
-class Request:
-    """One request. The application answers it with `respond`, at once or later, exactly once.
-
-    Attributes:
-        method, path (percent-decoded), query (as it came).
-        headers: names in lower case; repeated ones joined by a comma.
-        body: whole, at most MAX_BODY bytes, as it was sent.
-        id: for logs and the answer's x-request-id; the client's own if it sent one.
-        began: when it had come whole, `time.perf_counter()`.
-        route, caller: what the application found out of it in `admit`.
-    """
-
-    route: Any = None
-    caller: Any = None
-    began = 0.0
-    _size = 0
-    _keep = True
-    _old = False
-    _answer: Response | None = None
-    _id: bytes | None = None
-
-    def __init__(
-        self, connection: Connection, method: str, path: str, query: str, headers: dict[bytes, bytes]
-    ) -> None:
-        self._connection = connection
-        self.method, self.path, self.query, self.headers = method, path, query, headers
-        self.body = b""
-
-    @property
-    def id(self) -> bytes:
-        if self._id is None:
-            given = self.headers.get(b"x-request-id")
-            self._id = given if given and _is_id(given) else b"%b-%x" % (_process, next(_ids))
-        return self._id
-
-    @property
-    def tokens(self) -> Any:
-        """Of the server that it came to."""
-        return self._connection.server.tokens
-
-    @property
-    def local(self) -> bool:
-        """Of the server that it came to."""
-        return self._connection.server.local
-
-    def respond(self, response: Response) -> None:
-        """Answer; a second answer, or one to a client that went away, is dropped."""
-        self._connection.answer(self, response)
-
-
-class Application(Protocol):
-    """What a server serves. Its methods are called on the event loop; what they raise is answered 500."""
-
-    def admit(self, request: Request) -> Response | None:
-        """Look at a request before its body is read; an answer ends it."""
-
-    def handle(self, request: Request) -> None:
-        """See that the request is answered."""
-
-    def answered(self, request: Request | None, response: Response) -> None:
-        """Told of every answer that was sent; the request is None if it could not be parsed."""
-
-
-class Patience(NamedTuple):
-    """How long a server that stops waits for its clients; it may be changed meanwhile."""
-
-    seconds: float
-    """After which nothing is waited for."""
-    quiet_seconds: float
-    """Without a request, after which idle connections are closed."""
-
-
-ENDING = Patience(4.0, 0.3)
-HANDING_OVER = Patience(8.0, math.inf)
-"""When a successor serves already: there is time for every connection to be told with its next answer."""
-
-
-class Server:
-    """Serves an application on one listening socket; used on one event loop.
-
-    Args:
-        app: see Application.
-        ssl: for TLS.
-        tokens, local: what the application asks of those who come in here, and whether all of them are on
-            this machine; the server only hands it on.
-    """
-
-    def __init__(
-        self,
-        app: Application,
-        *,
-        ssl: ssl.SSLContext | None = None,
-        tokens: Any = None,
-        local: bool = False,
-    ) -> None:
-        self.app = app
-        self.tokens, self.local = tokens, local
-        self.connections: set[Connection] = set()
-        self.buffered = 0
-        self.draining = False
-        self.patience = ENDING
-        self.now = time.monotonic()
-        self.last_request = self.now
-        self.always = b""
-        self.ssl = ssl
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.most_connections = min(MAX_CONNECTIONS, max(files - SPARE_FILES, 1))
-        self._listening: asyncio.Server | None = None
-
-    async def start(self, listener: socket.socket) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._sweep()
-        self._listening = await self._loop.create_server(
-            lambda: Connection(self), sock=listener, ssl=self.ssl, backlog=4096
-        )
-
-    async def stop(self) -> None:
-        """Accept no more, answer each connection once more, then close what is left: see `Patience`."""
-        if self._listening is not None:
-            self._listening.close()
-        self.draining = True
-        began = time.monotonic()
-        while self.connections and (now := time.monotonic()) < began + self.patience.seconds:
-            idle = not any(connection.busy for connection in self.connections)
-            if idle and now > max(began, self.last_request) + self.patience.quiet_seconds:
-                break
-            await asyncio.sleep(0.02)
-        for connection in list(self.connections):
-            connection.close()
-        self._sweeper.cancel()
-
-    def _sweep(self) -> None:
-        """Once a second, so that a connection costs no timer of its own."""
-        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
-        self.now = time.monotonic()
-        date = formatdate(usegmt=True).encode()
-        self.always = b"date: %b\r\nx-content-type-options: nosniff\r\n" % date
-        for connection in [each for each in self.connections if each.deadline < self.now]:
-            connection.expire()
 
 
 class Connection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
+        "__weakref__",
         "_active",
         "_app",
         "_body",
@@ -261,6 +99,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         server = self.server
+        server.arriving.discard(self)
         if len(server.connections) >= server.most_connections:
             self._discard = self._closing = True
             busy = error(503, "too many connections", (b"retry-after", b"1"))
@@ -585,14 +424,6 @@ class Connection(asyncio.Protocol):
             self.deadline = self.server.now + WRITE_SECONDS
 
 
-def failed(request: Request, problem: Exception) -> Response:
-    """The answer to a request that met an error of ours, which is logged."""
-    number = request.id.decode()
-    fields = {"request": number, "path": request.path[:200], "method": request.method}
-    logger.error("a request failed", extra={"fields": fields}, exc_info=problem)
-    return Response(500, msgspec.json.encode({"error": "internal error", "request": number}))
-
-
 def _too_large() -> Response:
     return error(413, f"the body is too large, at most {MAX_BODY} bytes are taken; send several requests")
 
@@ -606,19 +437,3 @@ def _target(url: bytes) -> tuple[str, str]:
     if b"%" in path:
         path = unquote_to_bytes(path)
     return path.decode("utf-8", "replace"), query.decode("latin-1")
-
-
-def _name_process() -> None:
-    """So that no two requests have one id, also those of processes that were forked from one."""
-    global _process
-    _process = f"{os.getpid():x}-{secrets.token_hex(4)}".encode()
-
-
-_ids = count(1)
-_process = b""
-_name_process()
-os.register_at_fork(after_in_child=_name_process)
-
-
-def _is_id(given: bytes) -> bool:
-    return len(given) <= 128 and given.isascii() and given.replace(b"-", b"").replace(b"_", b"").isalnum()

@@ -17,9 +17,10 @@ import numpy as np
 from edge_ai_assets.returns import journal
 from edge_ai_assets.returns.journal import OUTSIDE, PREDICTED, Block
 from edge_ai_assets.returns.schema import Batch
+from edge_ai_assets.scoring.answers import Answer, Head
 from edge_ai_assets.scoring.contract import ContractError
 from edge_ai_assets.scoring.model import Model, ModelError
-from edge_ai_assets.scoring.requests import Answer, Head, Rows, matrix
+from edge_ai_assets.scoring.requests import Rows, matrix
 
 if TYPE_CHECKING:
     from edge_ai_assets.returns.schema import Receipt

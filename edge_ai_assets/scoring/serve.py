@@ -26,12 +26,13 @@ from typing import NamedTuple
 import uvloop
 
 from edge_ai_assets.returns.outbox import OutboxError
-from edge_ai_assets.scoring.app import App, Release
-from edge_ai_assets.scoring.http import ENDING, HANDING_OVER, Patience, Server
+from edge_ai_assets.scoring.app import App
 from edge_ai_assets.scoring.logs import configure, logger
 from edge_ai_assets.scoring.metrics import Metrics
 from edge_ai_assets.scoring.model import CONTRACT, MODEL, Model, ModelError
 from edge_ai_assets.scoring.options import Exposed, OptionsError, listen
+from edge_ai_assets.scoring.server import ENDING, HANDING_OVER, Patience, Server
+from edge_ai_assets.scoring.standing import Release
 from edge_ai_assets.scoring.tls import context
 from edge_ai_assets.scoring.tokens import Tokens
 from edge_ai_assets.scoring.workers import Workers, end_with_parent

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from edge_ai_assets.scoring.http import Response
+from edge_ai_assets.scoring.messages import Response
 
 FOLDER = Path(__file__).with_name("page")
 INDEX = "index.html"

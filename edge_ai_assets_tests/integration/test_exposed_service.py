@@ -1,4 +1,4 @@
-"""The service where other machines reach it: TLS by a private authority, tokens and roles, renewed as it runs."""
+"""The service where other machines reach it: TLS by a private authority, tokens and roles, renewals."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edge_ai_assets.scoring import folder as files
 from edge_ai_assets.scoring import supervisor, tokens
+from edge_ai_assets.scoring.http import HEAD_SECONDS
 from edge_ai_assets.scoring.supervisor import DeploymentFailed, Status
 from edge_ai_assets.scoring.tls import CHECK_SECONDS
 from edge_ai_assets_tests.scoring.processes import SITE, Asking, Service, ask, wait
@@ -125,7 +126,12 @@ class Guards(NamedTuple):
 
     @property
     def options(self) -> list[str]:
-        certificate = ["--tls-certificate", str(self.folder / "tls.crt"), "--tls-key", str(self.folder / "tls.key")]
+        certificate = [
+            "--tls-certificate",
+            str(self.folder / "tls.crt"),
+            "--tls-key",
+            str(self.folder / "tls.key"),
+        ]
         return ["--host", "0.0.0.0", *certificate, "--tokens", str(self.folder / "tokens.json")]
 
 
@@ -193,7 +199,7 @@ def test_a_client_that_trusts_the_authority_scores_with_a_token(guards, release,
                 assert (answer.status, answer.json["results"][0]["id"]) == (200, f"{SITE}/{number}")
             large = json.dumps({"records": [RECORD] * 20_000}).encode()
             assert len(asking.ask("POST", "/v1/score", large).json["results"]) == 20_000
-        with pytest.raises(ssl.SSLCertVerificationError, match="self-signed|unable to get local issuer"):
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"self-signed|unable to get local issuer"):
             ask(url, "/health/live", tls=ssl.create_default_context())
         with pytest.raises(ssl.SSLCertVerificationError, match="not valid for"):
             ask(url.replace("localhost", "127.0.0.2"), "/health/live", tls=trusted)
@@ -275,6 +281,23 @@ def test_a_renewed_certificate_is_shown_to_new_connections(guards, release, tmp_
         time.sleep(CHECK_SECONDS + 1)
         assert subject(url, trusted) == "renewed"
         assert "the certificate stays as it was before" in service.log.read_text()
+
+
+@pytest.mark.slow
+def test_who_opens_a_connection_and_says_nothing_is_sent_away(guards, release, tmp_path):
+    """Before the handshake too, which needs no token."""
+    with Service(tmp_path / "run", release, *guards.options) as service:
+        where = ("localhost", urlsplit(service.url).port)
+        opened = [socket.create_connection(where, timeout=HEAD_SECONDS + 5) for _ in range(20)]
+        for connection in opened[:10]:
+            connection.sendall(b"\x16\x03\x01\x02\x00")  # how a handshake begins
+        began = time.monotonic()
+        for connection in opened:
+            with connection:
+                assert connection.recv(100) == b""
+        assert HEAD_SECONDS - 2 < time.monotonic() - began < HEAD_SECONDS + 4
+        assert ask(exposed(service), "/health/live", tls=guards.authority.trusted).status == 200
+        assert service.end() == 0
 
 
 # The site's supervisor with a service.toml: two doors.
@@ -374,6 +397,30 @@ def test_both_doors_serve_also_across_switches(site: Site):
     assert asked.failed == [] and min(asked.answered.values()) > 50
     wait(lambda: ask(str(site.status().url), "/v1/contract").json["release"] == "sha256:1")
     assert_both_doors(site, 1)
+
+
+def test_a_handshake_that_is_under_way_during_a_switch_is_finished_and_answered(site: Site):
+    """A connection that was accepted, and has said nothing yet, belongs to a process that is about to end."""
+    site.deploy(1)
+    trusted = site.guards.authority.trusted
+    head = f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n"
+    head += f"Authorization: Bearer {site.guards.token['score']}\r\n\r\n"
+    for version in (2, 1):
+        with contextlib.ExitStack() as stack:
+            opened = [
+                stack.enter_context(socket.create_connection(("localhost", site.port), timeout=10))
+                for _ in range(4)
+            ]
+            time.sleep(0.1)  # they are accepted now
+            site.deploy(version)
+            time.sleep(0.3)
+            for plain in opened:
+                secure = stack.enter_context(trusted.wrap_socket(plain, server_hostname="localhost"))
+                secure.sendall(head.encode() + BODY)
+                answer = http.client.HTTPResponse(secure)
+                answer.begin()
+                assert answer.status == 200 and answer.headers["connection"] == "close"
+                assert json.loads(answer.read())["release"] == f"sha256:{3 - version}"
 
 
 def test_both_doors_serve_again_when_the_service_was_killed(site: Site):

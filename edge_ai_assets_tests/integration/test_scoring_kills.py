@@ -35,7 +35,7 @@ from edge_ai_assets_tests.tiny_model import tiny_release
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-KILLS = int(os.environ.get("KILLS", 50))
+KILLS = 50
 """Of each of the sites that are played at the same time."""
 SITES = 2
 LONGEST = 0.3
@@ -153,7 +153,9 @@ class Load:
             body: Any = {"columns": made, "context": context}
         else:
             both = made | context
-            body = {"records": [dict(zip(both, row, strict=True)) for row in zip(*both.values(), strict=True)]}
+            body = {
+                "records": [dict(zip(both, row, strict=True)) for row in zip(*both.values(), strict=True)]
+            }
         headers = {} if key is None else {"Idempotency-Key": key}
         try:
             answer = asking.ask("POST", "/v1/score", json.dumps(body).encode(), headers)
@@ -272,7 +274,9 @@ def supervised(folder: Path, release: Path) -> Iterator[Target]:
 def assert_all_kept_once(outbox: Path, load: Load, model: Model) -> None:
     """What was answered is there as it was answered, what was refused is not, and nothing is there twice."""
     acknowledged = {
-        each.first + row: (run, row) for run, each in load.acknowledged.items() for row in range(len(each.scores))
+        each.first + row: (run, row)
+        for run, each in load.acknowledged.items()
+        for row in range(len(each.scores))
     }
     assert len(acknowledged) == sum(len(each.scores) for each in load.acknowledged.values())
     seen: set[tuple[str, int]] = set()

@@ -107,9 +107,14 @@ class Load:
     def _infer(self, asking: Asking, version: int) -> None:
         """Ask one release by its number, whichever of the two is the current one."""
         pressure = self._pressure()
-        values = {"Pressure [bar]": ("FP64", pressure), "Temperature": ("FP64", 10.0), "Pump type": ("BYTES", PUMP)}
+        values = {
+            "Pressure [bar]": ("FP64", pressure),
+            "Temperature": ("FP64", 10.0),
+            "Pump type": ("BYTES", PUMP),
+        }
         inputs = [
-            {"name": name, "datatype": kind, "shape": [1], "data": [value]} for name, (kind, value) in values.items()
+            {"name": name, "datatype": kind, "shape": [1], "data": [value]}
+            for name, (kind, value) in values.items()
         ]
         body = json.dumps({"inputs": inputs}).encode()
         answer = asking.ask("POST", f"/v2/models/tiny/versions/{version}/infer", body)
@@ -155,7 +160,9 @@ def told_by_former(url: str, version: int, deploying: Callable[[], Status]) -> S
 
 
 @pytest.mark.parametrize(("switches", "workers"), [(100, 1), (20, 2)])
-def test_no_request_fails_while_releases_are_switched(tmp_path: Path, folder: Path, switches: int, workers: int):
+def test_no_request_fails_while_releases_are_switched(
+    tmp_path: Path, folder: Path, switches: int, workers: int
+):
     releases = {version: tiny_release(tmp_path / str(version), bias=-float(version)) for version in (1, 2)}
     broken = shutil.copytree(releases[1], tmp_path / "broken")
     (broken / "model.onnx").write_bytes(b"no model")
@@ -164,7 +171,9 @@ def test_no_request_fails_while_releases_are_switched(tmp_path: Path, folder: Pa
     url = deploy(folder, 1, releases[1]).url  # from here on each is served by its number
     assert url is not None
     # Until the one before the two has ended, it would still say that it knows no other.
-    wait(lambda: all(ask(url, f"/v2/models/tiny/versions/{version}/ready").status == 200 for version in (1, 2)))
+    wait(
+        lambda: all(ask(url, f"/v2/models/tiny/versions/{version}/ready").status == 200 for version in (1, 2))
+    )
     began, failures = time.monotonic(), 0
     with Load(url) as load:
         for number in range(switches):
@@ -181,7 +190,9 @@ def test_no_request_fails_while_releases_are_switched(tmp_path: Path, folder: Pa
     assert failures == switches // BROKEN_EACH
     assert supervisor.status(folder).restarts == 0  # type: ignore[union-attr]
     assert_every_row_says_which(folder / files.OUTBOX, load, {v: Model(path) for v, path in releases.items()})
-    print(f"{workers} worker(s): {switches} switches, {len(load.scored)} rows in {seconds:.0f} s, none failed")
+    print(
+        f"{workers} worker(s): {switches} switches, {len(load.scored)} rows in {seconds:.0f} s, none failed"
+    )
 
 
 def assert_every_row_says_which(outbox: Path, load: Load, models: dict[int, Model]) -> None:
@@ -191,7 +202,9 @@ def assert_every_row_says_which(outbox: Path, load: Load, models: dict[int, Mode
         assert found.counts() == found.recount() and found.counts().conserved
     assert [row.sequence for row in rows] == list(range(1, len(rows) + 1))
     kept = {
-        row.sequence: Scored(row.sequence, row.release, decode(row).inputs["Pressure [bar]"], row.score or 0.0)  # type: ignore[arg-type]
+        row.sequence: Scored(
+            row.sequence, row.release, decode(row).inputs["Pressure [bar]"], row.score or 0.0
+        )  # type: ignore[arg-type]
         for row in rows
         if decode(row).inputs["Pump type"] == PUMP
     }
@@ -200,7 +213,11 @@ def assert_every_row_says_which(outbox: Path, load: Load, models: dict[int, Mode
         mine = [each for each in load.scored if each.release == f"sha256:{version}"]
         assert mine
         pressures = [each.pressure for each in mine]
-        columns = {"Pressure [bar]": pressures, "Temperature": [10.0] * len(mine), "Pump type": [PUMP] * len(mine)}
+        columns = {
+            "Pressure [bar]": pressures,
+            "Temperature": [10.0] * len(mine),
+            "Pump type": [PUMP] * len(mine),
+        }
         scores = model.score(model.contract.encode(columns))
         np.testing.assert_allclose([each.score for each in mine], scores, rtol=1e-5)
     for each in load.scored:

@@ -17,10 +17,13 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from edge_ai_assets.scoring.app import App, Release
-from edge_ai_assets.scoring.http import Application, Connection, Patience, Server
+from edge_ai_assets.scoring.app import App
+from edge_ai_assets.scoring.http import Connection
+from edge_ai_assets.scoring.messages import Application
 from edge_ai_assets.scoring.metrics import Metrics
 from edge_ai_assets.scoring.model import Model
+from edge_ai_assets.scoring.server import Patience, Server
+from edge_ai_assets.scoring.standing import Release
 from edge_ai_assets.scoring.tokens import Tokens
 from edge_ai_assets.scoring.writer import Writer
 from edge_ai_assets_tests.tiny_model import INPUTS

@@ -25,11 +25,12 @@ from hypothesis import strategies as st
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.returns.outbox import Outbox
 from edge_ai_assets.scoring import app as module
+from edge_ai_assets.scoring import gate
 from edge_ai_assets.scoring import scorer as scorers
 from edge_ai_assets.scoring import tokens as token_files
-from edge_ai_assets.scoring.app import Release
 from edge_ai_assets.scoring.contract import UNKNOWN_CATEGORY
 from edge_ai_assets.scoring.model import Model
+from edge_ai_assets.scoring.standing import Release
 from edge_ai_assets.scoring.tokens import Tokens
 from edge_ai_assets.scoring.writer import Busy, DiskFull, Failed
 from edge_ai_assets_tests.scoring.serving import COLUMNS, RECORD, Reply, Running, Site, on_loop, request
@@ -422,11 +423,11 @@ def test_only_known_kinds_of_bodies_are_read(site: Site, path: str, kind: str, s
 
 
 def test_long_content_types_are_not_kept_in_memory(site: Site):
-    before = module._without_parameters.cache_info().currsize
+    before = gate._without_parameters.cache_info().currsize
     for number in range(5):
         kind = "application/json; x=" + "y" * 10_000 + str(number)
         assert site.call("POST", "/v1/score", {"records": [RECORD]}, {"Content-Type": kind}).status == 200
-    assert module._without_parameters.cache_info().currsize <= before + 1
+    assert gate._without_parameters.cache_info().currsize <= before + 1
 
 
 @pytest.mark.parametrize(

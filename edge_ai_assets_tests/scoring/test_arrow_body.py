@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edge_ai_assets.scoring import arrow_body
-from edge_ai_assets.scoring.arrow_body import columns
-from edge_ai_assets.scoring.arrow_messages import MAX_MESSAGES
+from edge_ai_assets.scoring.bodies import arrow_body
+from edge_ai_assets.scoring.bodies.arrow_body import columns
+from edge_ai_assets.scoring.bodies.arrow_messages import MAX_MESSAGES
 from edge_ai_assets.scoring.context import checked
 from edge_ai_assets.scoring.contract import Contract, Input
 from edge_ai_assets.scoring.refused import Refused

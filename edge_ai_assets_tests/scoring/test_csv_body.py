@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edge_ai_assets.scoring import csv_body, csv_table
+from edge_ai_assets.scoring.bodies import csv_body, csv_table
+from edge_ai_assets.scoring.bodies.csv_body import answer, columns, feedback
+from edge_ai_assets.scoring.bodies.csv_table import BLOCK, MAX_RECORD
 from edge_ai_assets.scoring.contract import Contract, Input
-from edge_ai_assets.scoring.csv_body import answer, columns, feedback
-from edge_ai_assets.scoring.csv_table import BLOCK, MAX_RECORD
 from edge_ai_assets.scoring.refused import Refused
 from edge_ai_assets.scoring.requests import MAX_ROWS
 from edge_ai_assets_tests.tiny_model import INPUTS

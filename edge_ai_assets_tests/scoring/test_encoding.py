@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edge_ai_assets.scoring.encoding import MAX_MEMBERS, WORTH, decoded, encoded
+from edge_ai_assets.scoring.bodies.encoding import MAX_MEMBERS, WORTH, decoded, encoded
 from edge_ai_assets.scoring.refused import Refused
 
 LIMIT = 1_000_000

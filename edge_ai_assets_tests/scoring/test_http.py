@@ -19,7 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ai_assets.scoring import http as module
-from edge_ai_assets.scoring.http import Connection, Patience, Request, Response, Server, error
+from edge_ai_assets.scoring import messages
+from edge_ai_assets.scoring import server as server_module
+from edge_ai_assets.scoring.http import Connection
+from edge_ai_assets.scoring.messages import Request, Response, error
+from edge_ai_assets.scoring.server import Patience, Server
 from edge_ai_assets.scoring.tls import context
 from edge_ai_assets_tests.scoring.serving import (
     FakeClient,
@@ -524,7 +528,7 @@ async def test_a_refused_body_is_not_kept_while_its_refusal_waits(stub: Stub, mo
 
 @on_loop
 async def test_too_many_connections_are_told_so(stub: Stub, monkeypatch):
-    monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
     async with Running(stub) as running:
         async with running.client() as first, running.client() as second:
             assert (await first.ask(GET)).status == (await second.ask(GET)).status == 200
@@ -1162,10 +1166,10 @@ def test_no_number_of_a_request_puts_a_header_into_the_answer(runner, given_id: 
 def test_each_process_gives_numbers_of_its_own():
     read, write = os.pipe()
     if not (child := os.fork()):
-        os.write(write, module._process)
+        os.write(write, messages._process)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert os.read(read, 100) != module._process
+    assert os.read(read, 100) != messages._process
     os.close(read)
     os.close(write)
 

@@ -60,7 +60,9 @@ def supervise(folder: Path, listener: socket.socket, use: Callable[[], Awaitable
     """Run a supervisor in this process until `use` returns; its exit code."""
 
     async def run() -> int:
-        keeper = asyncio.create_task(Keeper(folder, "bergen", [listener], "http://here", command=command).run())
+        keeper = asyncio.create_task(
+            Keeper(folder, "bergen", [listener], "http://here", command=command).run()
+        )
         if use is not None:
             try:
                 await asyncio.wait_for(use(), 10)

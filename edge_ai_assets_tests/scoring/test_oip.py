@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ai_assets.scoring import oip, oip_tensors
+from edge_ai_assets.scoring.bodies import oip, oip_tensors
+from edge_ai_assets.scoring.bodies.oip import Infer, Output
+from edge_ai_assets.scoring.bodies.oip_messages import HEADER
+from edge_ai_assets.scoring.bodies.oip_tensors import NUMBERS
 from edge_ai_assets.scoring.contract import Contract, ContractError, Input
-from edge_ai_assets.scoring.oip import Infer, Output
-from edge_ai_assets.scoring.oip_messages import HEADER
-from edge_ai_assets.scoring.oip_tensors import NUMBERS
 from edge_ai_assets.scoring.refused import Refused
 from edge_ai_assets.scoring.requests import MAX_ROWS
 from edge_ai_assets_tests.tiny_model import INPUTS

@@ -18,11 +18,12 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from edge_ai_assets.scoring import docs_page, openapi, openapi_examples
-from edge_ai_assets.scoring.app import App, Release
+from edge_ai_assets.scoring.app import App
+from edge_ai_assets.scoring.bodies.csv_body import columns as csv_columns
+from edge_ai_assets.scoring.bodies.json_body import JsonReader
 from edge_ai_assets.scoring.contract import Contract, Input
-from edge_ai_assets.scoring.csv_body import columns as csv_columns
 from edge_ai_assets.scoring.metrics import Metrics
-from edge_ai_assets.scoring.requests import JsonReader
+from edge_ai_assets.scoring.standing import Release
 from edge_ai_assets.scoring.writer import Writer
 from edge_ai_assets_tests.tiny_model import INPUTS
 

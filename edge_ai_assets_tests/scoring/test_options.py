@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_ai_assets.scoring import options as module
-from edge_ai_assets.scoring import serve
+from edge_ai_assets.scoring import serve, supervisor
 from edge_ai_assets.scoring.options import FILE, Exposed, OptionsError, listen, read
 from edge_ai_assets.scoring.tls import TlsError
 from edge_ai_assets.scoring.tokens import TokensError, add
 from edge_ai_assets_tests.scoring.processes import SERVE, environment_of
 
 LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1", "localhost"]
-OTHERS = ["0.0.0.0", "::", "192.0.2.7", "2001:db8::1", "site.example", "", "::ffff:192.0.2.7", "localhost.example"]
+OTHERS = [
+    "0.0.0.0",
+    "::",
+    "192.0.2.7",
+    "2001:db8::1",
+    "site.example",
+    "",
+    "::ffff:192.0.2.7",
+    "localhost.example",
+]
 
 
 def write(folder: Path, text: str) -> Path:
@@ -96,7 +106,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "reason"), WRONG)
-def test_what_cannot_be_meant_is_refused_with_the_setting_and_a_way_out(tmp_path: Path, text: str, reason: str):
+def test_what_cannot_be_meant_is_refused_with_the_setting_and_a_way_out(
+    tmp_path: Path, text: str, reason: str
+):
     with pytest.raises(OptionsError, match=reason):
         read(write(tmp_path, text))
 
@@ -180,6 +192,22 @@ def test_a_socket_listens_where_it_should(host: str, family: socket.AddressFamil
             listen(Exposed(host, listener.getsockname()[1]))
 
 
+def test_a_port_that_will_be_free_in_a_moment_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    """Those whose supervisor was killed are still about to let it go."""
+    held = listen(Exposed())
+    where = Exposed(port=held.getsockname()[1])
+    monkeypatch.setattr(supervisor, "PORT_SECONDS", 0.2)
+    with held, pytest.raises(OSError, match="in use"):
+        supervisor._patiently(where)
+    held = listen(where)
+    monkeypatch.setattr(supervisor, "PORT_SECONDS", 20.0)
+    later = threading.Timer(0.2, held.close)
+    later.start()
+    with supervisor._patiently(where) as found:
+        assert found.getsockname()[1] == where.port
+    later.join()
+
+
 # What `serve` makes of it.
 
 
@@ -231,7 +259,7 @@ def test_a_socket_that_is_given_is_judged_by_its_own_address(tmp_path: Path):
         with pytest.raises(OptionsError, match="on loopback only"):
             doors("--fd", str(os.dup(everywhere.fileno())))
         given = ["--fd", str(os.dup(here.fileno())), "--exposed-fd", str(os.dup(everywhere.fileno()))]
-        with pytest.raises(OptionsError, match="host '0.0.0.0' is refused"):
+        with pytest.raises(OptionsError, match=r"host '0\.0\.0\.0' is refused"):
             doors(*given)
         given = ["--fd", str(os.dup(here.fileno())), "--exposed-fd", str(os.dup(everywhere.fileno()))]
         found = doors(*given, "--behind-proxy")
@@ -242,7 +270,7 @@ def test_a_socket_that_is_given_is_judged_by_its_own_address(tmp_path: Path):
 def test_guards_that_cannot_be_used_are_refused(tmp_path: Path):
     add(tmp_path / "tokens", "panel", ["score"])
     (tmp_path / "tokens").chmod(0o644)
-    with pytest.raises(TokensError, match="mode 0644.*chmod 06.0"):
+    with pytest.raises(TokensError, match=r"mode 0644.*chmod 06.0"):
         doors("--tokens", str(tmp_path / "tokens"))
     with pytest.raises(TlsError, match=r"tls\.crt cannot be read"):
         doors("--tls-certificate", str(tmp_path / "tls.crt"), "--tls-key", str(tmp_path / "tls.key"))

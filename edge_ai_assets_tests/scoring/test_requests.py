@@ -12,10 +12,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from edge_ai_assets.scoring import answers as written
 from edge_ai_assets.scoring import requests
+from edge_ai_assets.scoring.answers import Answer, Head
+from edge_ai_assets.scoring.bodies.json_body import JsonReader
 from edge_ai_assets.scoring.contract import Contract, ContractError, Input
 from edge_ai_assets.scoring.refused import Refused
-from edge_ai_assets.scoring.requests import Answer, FeedbackItem, Head, JsonReader, Rows
+from edge_ai_assets.scoring.requests import FeedbackItem, Rows
 from edge_ai_assets_tests.scoring.serving import COLUMNS, NAMES, RECORD
 from edge_ai_assets_tests.tiny_model import INPUTS
 
@@ -200,11 +203,11 @@ def test_answers_say_what_was_scored(
 ):
     head = HEAD._replace(repeated=repeated, threshold=threshold)
     answer = Answer(first, *(list(each) for each in zip(*rows, strict=True)), head)
-    said = json.loads(requests.by_records(msgspec.json.encode(site)[1:-1])(answer))
+    said = json.loads(written.by_records(msgspec.json.encode(site)[1:-1])(answer))
     assert [tuple(each.values()) for each in said.pop("results")] == [
         (f"{site}/{first + row}", *of) for row, of in enumerate(rows)
     ]
-    columnar = json.loads(requests.by_columns(site, answer))
+    columnar = json.loads(written.by_columns(site, answer))
     assert columnar.pop("first") == f"{site}/{first}"
     assert (
         list(zip(columnar.pop("scores"), columnar.pop("predicted"), columnar.pop("outside"), strict=True))
@@ -215,7 +218,7 @@ def test_answers_say_what_was_scored(
 
 
 def test_heads_of_different_answers_are_not_mixed_up():
-    write = requests.by_records(b"bergen")
+    write = written.by_records(b"bergen")
     other = HEAD._replace(release="sha256:bb")
     answers = [
         Answer(1, [0.5], [True], [False], head) for head in (HEAD, other, HEAD, HEAD._replace(scored_at=0))

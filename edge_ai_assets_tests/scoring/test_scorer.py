@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from edge_ai_assets.returns import journal
 from edge_ai_assets.returns.schema import Batch, Receipt
 from edge_ai_assets.scoring import scorer as module
+from edge_ai_assets.scoring.answers import Answer
+from edge_ai_assets.scoring.bodies.json_body import JsonReader
 from edge_ai_assets.scoring.contract import Contract, ContractError
 from edge_ai_assets.scoring.metrics import Metrics
-from edge_ai_assets.scoring.requests import Answer, JsonReader, Rows
+from edge_ai_assets.scoring.requests import Rows
 from edge_ai_assets.scoring.scorer import QueueFull, Repeated, Scorer, Work
 from edge_ai_assets.scoring.writer import Busy
 from edge_ai_assets_tests.scoring.serving import RECORD, on_loop

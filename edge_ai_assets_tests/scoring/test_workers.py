@@ -1,4 +1,4 @@
-"""Several serving processes: all serve and count as one, a killed one is replaced, and none is left behind."""
+"""Several serving processes: all serve and count as one, a killed one is replaced, none is left over."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ from edge_ai_assets_tests.scoring.processes import (
     environment_of,
     wait,
 )
-from edge_ai_assets_tests.tiny_model import tiny_release
 
 RECORD = {"Pressure [bar]": 2.0, "Temperature": 10.0, "Pump type": "screw"}
 BODY = json.dumps({"records": [RECORD]}).encode()
@@ -102,6 +101,7 @@ def test_all_answer_as_one_service(start):
     assert len(set(requests)) == 60
 
 
+@pytest.mark.integration
 def test_each_worker_speaks_for_all_and_a_death_takes_nothing_back(start):
     service = start()
     posted = 0
@@ -135,7 +135,9 @@ def test_a_killed_worker_is_replaced_and_said_to_be(start):
         wait(lambda: killed not in service.workers and len(service.workers) == WORKERS)  # noqa: B023
     assert pids_from(service.url, WORKERS).isdisjoint(before)
     said = [line["message"] for line in service.said if line["level"] == "error"]
-    assert [f"worker {pid} ended with -9; another one takes its place" in said for pid in before] == [True] * 3
+    assert [f"worker {pid} ended with -9; another one takes its place" in said for pid in before] == [
+        True
+    ] * 3
     assert service.end() == 0
 
 
@@ -211,7 +213,10 @@ def test_no_worker_outlives_the_one_that_keeps_them(start, stopped):
     """Killed, it can tell them nothing: they see that its end of a pipe is closed."""
     service = start()
     workers = service.workers
-    idle = [socket.create_connection((urlsplit(service.url).hostname, urlsplit(service.url).port)) for _ in range(6)]
+    idle = [
+        socket.create_connection((urlsplit(service.url).hostname, urlsplit(service.url).port))
+        for _ in range(6)
+    ]
     if stopped:
         os.kill(workers[0], signal.SIGSTOP)
     os.kill(service.pid, signal.SIGKILL)
@@ -235,7 +240,10 @@ def test_the_service_ends_with_the_one_that_started_it(release, tmp_path):
     command = [*SERVE, "--release", str(release), "--outbox", str(tmp_path / "outbox.db"), "--port", "0"]
     command += ["--workers", "2", "--alive-fd", str(ours_read), "--ready-fd", str(tell)]
     process = subprocess.Popen(
-        command, env=environment_of(TMPDIR=str(tmp_path)), pass_fds=[ours_read, tell], stderr=subprocess.DEVNULL
+        command,
+        env=environment_of(TMPDIR=str(tmp_path)),
+        pass_fds=[ours_read, tell],
+        stderr=subprocess.DEVNULL,
     )
     os.close(ours_read)
     os.close(tell)
@@ -248,6 +256,7 @@ def test_the_service_ends_with_the_one_that_started_it(release, tmp_path):
     assert not any(map(alive, workers))
 
 
+@pytest.mark.integration
 def test_the_sequence_of_several_workers_has_no_gap_under_load(start):
     """Each client gets ids that are its own, whichever worker serves it, and a worker's death costs none."""
     service = start()

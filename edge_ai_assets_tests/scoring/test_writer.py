@@ -161,7 +161,9 @@ def test_a_failure_is_not_held_against_it_for_ever(writer: Writer, monkeypatch):
         writer.run(lambda outbox: outbox._db.execute("SELECT * FROM nowhere"))
     assert writer.failure
     now[0] += module.REMEMBERED_SECONDS + 1
-    assert writer.failure is None  # who waits for it to be ready would wait for the request that he holds back
+    assert (
+        writer.failure is None
+    )  # who waits for it to be ready would wait for the request that he holds back
 
 
 def test_a_closed_outbox_is_a_failure(path: Path):

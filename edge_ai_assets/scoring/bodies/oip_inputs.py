@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_ai_assets.scoring import oip_tensors
+from edge_ai_assets.scoring.bodies import oip_tensors
+from edge_ai_assets.scoring.bodies.oip_messages import Input
+from edge_ai_assets.scoring.bodies.oip_tensors import NUMBERS, TEXT, Tensor
 from edge_ai_assets.scoring.contract import Contract
-from edge_ai_assets.scoring.oip_messages import Input
-from edge_ai_assets.scoring.oip_tensors import NUMBERS, TEXT, Tensor
 from edge_ai_assets.scoring.refused import Refused
 from edge_ai_assets.scoring.requests import MAX_ROWS
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_ai_assets.scoring import arrow_messages
-from edge_ai_assets.scoring.arrow_buffers import OFFSETS, Buffers, masked, times, wrong
-from edge_ai_assets.scoring.arrow_messages import BATCH, DICTIONARY, SCHEMA, Batch, Field
+from edge_ai_assets.scoring.bodies import arrow_messages
+from edge_ai_assets.scoring.bodies.arrow_buffers import OFFSETS, Buffers, masked, times, wrong
+from edge_ai_assets.scoring.bodies.arrow_messages import BATCH, DICTIONARY, SCHEMA, Batch, Field
 from edge_ai_assets.scoring.context import CONTEXT
 from edge_ai_assets.scoring.contract import Contract
 from edge_ai_assets.scoring.refused import Refused

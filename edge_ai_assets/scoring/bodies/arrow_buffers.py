@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_ai_assets.scoring.arrow_messages import Batch
+from edge_ai_assets.scoring.bodies.arrow_messages import Batch
 from edge_ai_assets.scoring.refused import Refused
 
 OFFSETS = {"utf8": "<i4", "large_utf8": "<i8"}

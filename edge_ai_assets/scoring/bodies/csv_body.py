@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 import msgspec
 import numpy as np
 
+from edge_ai_assets.scoring.bodies.csv_table import table
 from edge_ai_assets.scoring.context import CONTEXT
 from edge_ai_assets.scoring.contract import Contract
-from edge_ai_assets.scoring.csv_table import table
 from edge_ai_assets.scoring.refused import Refused
 
 FEEDBACK = ("id", "correct", "note", "role")

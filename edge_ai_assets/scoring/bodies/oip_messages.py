@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edge_ai_assets.scoring.oip_tensors import STRING
+from edge_ai_assets.scoring.bodies.oip_tensors import STRING
 from edge_ai_assets.scoring.refused import Refused
 
 HEADER = b"inference-header-content-length"

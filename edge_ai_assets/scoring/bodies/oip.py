@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from edge_ai_assets.scoring import oip_inputs, oip_messages, oip_tensors
+from edge_ai_assets.scoring.bodies import oip_inputs, oip_messages, oip_tensors
+from edge_ai_assets.scoring.bodies.oip_messages import HEADER, InferRequest, OfOutput
+from edge_ai_assets.scoring.bodies.oip_tensors import TEXT
 from edge_ai_assets.scoring.contract import Contract
-from edge_ai_assets.scoring.http import Response
-from edge_ai_assets.scoring.oip_messages import HEADER, InferRequest, OfOutput
-from edge_ai_assets.scoring.oip_tensors import TEXT
+from edge_ai_assets.scoring.messages import Response
 from edge_ai_assets.scoring.refused import Refused
 
 OUTPUTS = {"score": "FP32", "predicted": "BOOL", "outside": "BOOL", "id": TEXT}

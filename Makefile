@@ -39,7 +39,7 @@ check: $(VENV)/.installed ## Linter, formatter, types
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed ## All benchmarks; make bench-NAME runs one
-	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	@failed=0; for file in benchmarks/bench_*.py; do $(BIN)/python $$file || failed=1; done; exit $$failed
 
 bench-%: $(VENV)/.installed
 	@$(BIN)/python benchmarks/bench_$*.py

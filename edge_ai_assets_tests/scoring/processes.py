@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -174,14 +174,3 @@ def wait(true: Callable[[], Any], seconds: float = SECONDS) -> Any:
             return result
         time.sleep(0.01)
     raise AssertionError(f"it did not become true within {seconds:g} s")
-
-
-@contextlib.contextmanager
-def ended_afterwards(pids: Callable[[], list[int]]) -> Iterator[None]:
-    """Whatever a test does, these processes are gone when it is over."""
-    try:
-        yield
-    finally:
-        for pid in pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)

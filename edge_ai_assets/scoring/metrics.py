@@ -27,7 +27,7 @@ SECONDS = (
 )
 """Upper bounds of the buckets of a duration: from a small body's parsing to a large one's upload."""
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1e3, 1e4, 1e5)
-CODES = (200, 304, 400, 401, 403, 404, 405, 408, 410, 413, 415, 417, 422, 429, 431, 500, 503, 507)
+CODES = (200, 304, 400, 401, 403, 404, 405, 408, 410, 413, 415, 417, 421, 422, 429, 431, 500, 503, 507)
 OTHER = "other"
 """The route of requests that have none, and the code of answers that are not in CODES."""
 STAGES = ("parse", "score", "commit")

@@ -18,13 +18,14 @@ ROLES = ("score", "feedback", "operate")
 ERRORS = {
     400: ("BadRequest", "The request or its body is not what its kind must be: broken HTTP, JSON or CSV."),
     401: ("Unauthorized", "There is no token, or it is not valid."),
-    403: ("Forbidden", "The token has not the role that is needed."),
+    403: ("Forbidden", "The token has not the role that is needed, or another site's page asks."),
     404: ("NotFound", "What is named is not there."),
     408: ("RequestTimeout", "The request did not come in time."),
     410: ("Gone", "The scores of this Idempotency-Key are no longer kept."),
     413: ("ContentTooLarge", "The body has too many bytes or rows; send several requests."),
     415: ("UnsupportedMediaType", "The kind of the body, or its Content-Encoding, is not taken."),
     417: ("ExpectationFailed", "Expect is something else than 100-continue."),
+    421: ("Misdirected", "The service serves this machine only, and Host names another one."),
     422: ("UnprocessableContent", "A value is refused; row, field and bound are named."),
     429: ("TooManyRequests", "Too many rows are waiting; nothing was written."),
     431: ("HeadersTooLarge", "The head of the request is too large."),
@@ -125,7 +126,8 @@ class Operations:
     ) -> Part:
         limited = self._tokens and bool(roles)
         responses: Part = {"200": {"description": "Done.", "headers": _headers(), "content": gives}}
-        for status in sorted({*ALWAYS, *errors, *((401, 403) if limited else ())}):
+        guards = (*((403, 421) if roles else ()), *((401,) if limited else ()))
+        for status in sorted({*ALWAYS, *errors, *guards}):
             responses[str(status)] = {"$ref": f"#/components/responses/{ERRORS[status][0]}"}
         found: Part = {"tags": [tag], "operationId": identity, "summary": summary, "responses": responses}
         # One of several requirements is enough: a caller needs one of the roles.

@@ -94,7 +94,7 @@ class Workers:
         except SystemExit as ended:
             code = int(ended.code or 0)
         except Exception as error:
-            logger.error(str(error))
+            logger.error(str(error), exc_info=True)
         finally:
             os._exit(code)  # what its parent has open or registered is not for it to end
 

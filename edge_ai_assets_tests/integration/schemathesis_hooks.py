@@ -45,7 +45,7 @@ BOUNDS = {0.0, 25.0, -40.0, 150.0}
 
 @schemathesis.hook
 def filter_body(context, body):
-    """Leave out numbers that only float32 rounds onto a bound: beyond it as text, within it for the service."""
+    """Leave out numbers that only float32 rounds onto a bound: beyond it as text, not for the service."""
     return not any(number not in BOUNDS and rounded(number) in BOUNDS for number in numbers(body))
 
 

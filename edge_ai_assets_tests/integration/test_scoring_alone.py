@@ -132,12 +132,6 @@ def test_it_is_installed_without_what_only_training_needs(alone: Path):
         assert f"No module named '{name}'" in done.stderr
 
 
-@pytest.mark.xfail(reason="typer 0.29 needs pydantic, and `edge-ai tokens` needs typer", strict=True)
-def test_pydantic_is_not_installed_either(alone: Path):
-    done = subprocess.run([alone / "python", "-I", "-c", "import pydantic"], capture_output=True, text=True)
-    assert "No module named 'pydantic'" in done.stderr
-
-
 def test_the_command_serves_within_its_memory_and_loads_nothing_else(
     alone: Path, release: Path, tmp_path: Path
 ):

@@ -182,7 +182,7 @@ def test_without_tokens_nobody_is_asked_for_one():
     found = document(tokens=False)
     assert "securitySchemes" not in found["components"]
     for _, _, each in operations(found):
-        assert "security" not in each and not {"401", "403"} & set(each["responses"])
+        assert "security" not in each and "401" not in each["responses"]
 
 
 def test_every_reference_leads_somewhere_and_every_schema_is_used():

@@ -154,9 +154,9 @@ class Outbox(Store):
                     self._db.executemany(INSERT, _unfolded(*found))
                     self._db.execute("DELETE FROM journal WHERE first = ?", (first,))
                     moved += number
+                if not moved:
+                    break
                 self._db.execute("UPDATE tally SET rows = rows + ? WHERE state = 'pending'", (moved,))
-            if not moved:
-                break
             made += moved
             time.sleep(PAUSE_SECONDS)
         return made

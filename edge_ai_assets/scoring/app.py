@@ -27,7 +27,7 @@ from edge_ai_assets.scoring.contract import Contract
 from edge_ai_assets.scoring.gate import Handler, Route, failure
 from edge_ai_assets.scoring.http import MAX_BODY
 from edge_ai_assets.scoring.messages import Request, Response, error
-from edge_ai_assets.scoring.metrics import Metrics
+from edge_ai_assets.scoring.metrics import OTHER, Metrics
 from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.refused import Refused
 from edge_ai_assets.scoring.requests import FeedbackBody, FeedbackItem, Rows
@@ -143,9 +143,11 @@ class App:
             task.add_done_callback(self._tasks.discard)
 
     def answered(self, request: Request | None, response: Response) -> None:
-        if request is not None and request.route is not None:
-            number = self._numbers[request.route.name]
-            self._metrics.answered(number, response.status, time.perf_counter() - request.began)
+        if request is None:  # nobody could tell what was asked
+            self._metrics.answered(self._numbers[OTHER], response.status, 0.0)
+            return
+        number = self._numbers[OTHER if request.route is None else request.route.name]
+        self._metrics.answered(number, response.status, time.perf_counter() - request.began)
 
     async def _finish(self, request: Request, answering: Coroutine[Any, Any, Response]) -> None:
         try:

@@ -689,6 +689,8 @@ def test_metrics_say_what_was_asked(site: Site):
     site.score({"columns": COLUMNS})
     site.score({"records": [RECORD | {"Temperature": 151}]})
     site.call("GET", "/v1/status")
+    site.call("GET", "/nowhere")
+    site.calls(b"no HTTP at all\r\n\r\n")
     answer = site.call("GET", "/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = answer.body.decode().splitlines()
@@ -696,6 +698,8 @@ def test_metrics_say_what_was_asked(site: Site):
         'edge_ai_requests_total{code="200",route="score"} 1.0',
         'edge_ai_requests_total{code="422",route="score"} 1.0',
         'edge_ai_requests_total{code="200",route="status"} 1.0',
+        'edge_ai_requests_total{code="404",route="other"} 1.0',
+        'edge_ai_requests_total{code="400",route="other"} 1.0',
         "edge_ai_rows_total 2.0",
         "edge_ai_outbox_scored_total 2.0",
         'edge_ai_outbox_rows{state="pending"} 2.0',

@@ -73,6 +73,7 @@ class App:
         self._metrics, self._guarded = metrics, guarded
         self._parses = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: dict[object, int] = {}
         self._scorers = [Scorer(each.model, each.digest, writer, metrics) for each in releases]
         self._standing = Standing(site, releases[0], writer.path, metrics, self._waiting)
         self._contract = releases[0].model.contract
@@ -148,6 +149,10 @@ class App:
             return
         number = self._numbers[OTHER if request.route is None else request.route.name]
         self._metrics.answered(number, response.status, time.perf_counter() - request.began)
+
+    def connected(self, server: object, connections: int) -> None:
+        self._connections[server] = connections
+        self._metrics.connected(sum(self._connections.values()))
 
     async def _finish(self, request: Request, answering: Coroutine[Any, Any, Response]) -> None:
         try:

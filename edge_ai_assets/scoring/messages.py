@@ -90,6 +90,9 @@ class Application(Protocol):
     def answered(self, request: Request | None, response: Response) -> None:
         """Told of every answer that was sent; the request is None if it could not be parsed."""
 
+    def connected(self, server: object, connections: int) -> None:
+        """Told now and then how many connections a server has."""
+
 
 def failed(request: Request, problem: Exception) -> Response:
     """The answer to a request that met an error of ours, which is logged."""

@@ -110,3 +110,4 @@ class Server:
         self.always = b"date: %b\r\nx-content-type-options: nosniff\r\n" % date
         for connection in [each for each in self.connections if each.deadline < self.now]:
             connection.expire()
+        self.app.connected(self, len(self.connections))

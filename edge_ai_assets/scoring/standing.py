@@ -104,21 +104,22 @@ class Standing:
         }
 
     async def metrics(self, request: Request) -> Response:
-        counts, size, oldest = await self.read(
-            lambda outbox: (outbox.counts(), outbox.size(), outbox.oldest_pending())
-        )
-        release = self._release
-        text = self._metrics.render(
+        waiting = self._waiting()
+        text = await self.read(lambda outbox: self._rendered(outbox, waiting))
+        return Response(200, text, b"text/plain; version=0.0.4; charset=utf-8")
+
+    def _rendered(self, outbox: Outbox, waiting: int) -> bytes:
+        oldest = outbox.oldest_pending()
+        return self._metrics.render(
             site=self._site,
-            release=release.digest,
-            version=release.version,
-            outbox=msgspec.structs.asdict(counts),
-            outbox_bytes=size,
+            release=self._release.digest,
+            version=self._release.version,
+            outbox=msgspec.structs.asdict(outbox.counts()),
+            outbox_bytes=outbox.size(),
             oldest_pending=None if oldest is None else max(0.0, time.time() - oldest / 1e6),
             disk_free=_free(self._path.parent),
-            waiting_rows=self._waiting(),
+            waiting_rows=waiting,
         )
-        return Response(200, text, b"text/plain; version=0.0.4; charset=utf-8")
 
 
 def _free(folder: Path) -> int:

@@ -685,6 +685,14 @@ def test_a_record_that_cannot_be_read_is_shown_without_it(site: Site):
     ]
 
 
+def test_the_connections_of_all_sockets_are_counted(site: Site):
+    site.app.connected("one server", 2)
+    site.app.connected("another", 3)
+    assert b"\nedge_ai_connections 5.0\n" in site.call("GET", "/metrics").body
+    site.app.connected("another", 0)
+    assert b"\nedge_ai_connections 2.0\n" in site.call("GET", "/metrics").body
+
+
 def test_metrics_say_what_was_asked(site: Site):
     site.score({"columns": COLUMNS})
     site.score({"records": [RECORD | {"Temperature": 151}]})

@@ -70,6 +70,9 @@ class Stub:
         else:
             request.respond(echo(request))
 
+    def connected(self, server: object, connections: int) -> None:
+        self.connections = connections
+
     def answered(self, request: Request | None, response: Response) -> None:
         self.told.append(response.status)
         if request is not None and request.path == "/answered-raises":

@@ -151,7 +151,7 @@ async def drip(service: Service, number: int, until: float) -> str:
         if kind == 1:
             await loop.sock_sendall(client, head + b"\r\n\r\n")
         if kind == 2:
-            lines = b"POST /v1/score HTTP/1.1\r\nHost: site\r\nTransfer-Encoding: chunked\r\n\r\n"
+            lines = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
             await loop.sock_sendall(client, lines)
             data = itertools.cycle(b"1;a=b\r\n \r\n")
         for byte in data:

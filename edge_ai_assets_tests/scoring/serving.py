@@ -77,7 +77,7 @@ def request(
     method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, version: str = "1.1"
 ) -> bytes:
     """A request; with Content-Length if it has a body, or is one that should."""
-    lines = {"Host": "site"} | dict(headers or {})
+    lines = {"Host": "localhost"} | dict(headers or {})
     if body or method == "POST":
         lines.setdefault("Content-Length", str(len(body)))
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -88,7 +88,7 @@ def chunked(
     method: str, path: str, chunks: Sequence[bytes], extension: bytes = b"", trailer: bytes = b""
 ) -> bytes:
     """A request whose body comes in chunks."""
-    head = f"{method} {path} HTTP/1.1\r\nHost: site\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     parts = [b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks]
     return head + b"".join(parts) + b"0\r\n" + trailer + b"\r\n"
 

@@ -36,7 +36,11 @@ class Answer(NamedTuple):
 
 
 def by_records(site: bytes) -> Callable[[Answer], bytes]:
-    """Writes answers with one object a row. `site` is the site's name, escaped as in JSON."""
+    """Writes answers with one object a row; to be called from one thread: it remembers the last head.
+
+    Args:
+        site: the site's name, escaped as in JSON.
+    """
     marks = (b"false", b"true")
     known: Head | None = None
     start = b""

@@ -7,7 +7,6 @@ Sockets are `http`'s, what a body means is `requests`' and its siblings', the wa
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +77,8 @@ class App:
         self._standing = Standing(site, releases[0], writer.path, metrics, self._waiting)
         self._contract = releases[0].model.contract
         self._json = JsonReader(self._contract)
-        self._by_records = answers.by_records(msgspec.json.encode(site)[1:-1])
+        name = msgspec.json.encode(site)[1:-1]
+        self._by_records, self._by_records_alone = answers.by_records(name), answers.by_records(name)
         self._routes = self._paths()
         self._numbers = metrics.routes(sorted({r.name for of in self._routes.values() for r in of.values()}))
 
@@ -202,12 +202,16 @@ class App:
         kind, key = gate.kind(request), _key(request)
         rows = await self._in(self._parses, partial(self._read_rows, request, kind))
         answer = await self._once(self._scorers[0], rows, key)
-        if kind == CSV and CSV in request.headers.get(b"accept", b""):
-            table = csv_body.answer(self._site, answer.first, *_arrays(answer))
-            return Response(200, table, b"text/csv; charset=utf-8", _head(answer))
-        if rows.columnar:
+        table = kind == CSV and CSV in request.headers.get(b"accept", b"")
+        return await self._in(self._parses, partial(self._answer, answer, table, rows.columnar))
+
+    def _answer(self, answer: Answer, table: bool, columnar: bool) -> Response:
+        if table:
+            body = csv_body.answer(self._site, answer.first, *_arrays(answer))
+            return Response(200, body, b"text/csv; charset=utf-8", _head(answer))
+        if columnar:
             return Response(200, answers.by_columns(self._site, answer))
-        return Response(200, self._by_records(answer))
+        return Response(200, self._by_records_alone(answer))
 
     def _read_rows(self, request: Request, kind: bytes) -> Rows:
         began = time.perf_counter()
@@ -229,7 +233,8 @@ class App:
         """Score rows; those of a key that is known are answered from what was written then."""
         if key is None:
             return await scorer.score(rows)
-        fingerprint = requests.fingerprint(rows, scorer.model.contract)
+        contract = scorer.model.contract
+        fingerprint = await self._in(self._parses, partial(requests.fingerprint, rows, contract))
         seen = await self._standing.read(lambda outbox: outbox.find(key, fingerprint))
         if seen is None:
             try:
@@ -245,13 +250,14 @@ class App:
             )
         last = receipt.first + receipt.rows - 1
         rows = await self._standing.read(lambda outbox: outbox.rows(receipt.first, last))
-        if len(rows) != receipt.rows:
+        scores = [row.score for row in rows if row.score is not None]  # None: its block cannot be read
+        if len(scores) != receipt.rows:
             raise Refused(410, f"the scores of Idempotency-Key {key!r} are no longer kept")
         thresholds = {each.digest: each.model.contract.threshold for each in self._releases}
         head = Head(rows[0].release, rows[0].scored_at, thresholds.get(rows[0].release), repeated=True)
         return Answer(
             receipt.first,
-            [math.nan if row.score is None else row.score for row in rows],
+            scores,
             [bool(row.predicted) for row in rows],
             [bool(row.outside) for row in rows],
             head,
@@ -261,6 +267,11 @@ class App:
         contract = scorer.model.contract
         infer, rows = await self._in(self._parses, partial(_read_tensors, request, contract))
         answer = await scorer.score(rows)
+        return await self._in(self._parses, partial(self._tensors, infer, contract, version, answer, request))
+
+    def _tensors(
+        self, infer: oip.Infer, contract: Contract, version: str, answer: Answer, request: Request
+    ) -> Response:
         scores, predicted, outside = _arrays(answer)
         response = oip.answer(
             infer,
@@ -272,10 +283,7 @@ class App:
             predicted=predicted,
             outside=outside,
         )
-        accepted = request.headers.get(b"accept-encoding", b"")
-        if not accepted:
-            return response
-        body, encoding = await self._in(self._parses, partial(encoded, response.body, accepted))
+        body, encoding = encoded(response.body, request.headers.get(b"accept-encoding", b""))
         if encoding is None:
             return response
         headers = (*response.headers, (b"content-encoding", encoding), (b"vary", b"accept-encoding"))

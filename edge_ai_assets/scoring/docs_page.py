@@ -6,7 +6,6 @@ It says what the document says and nothing else; whatever comes from there is es
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from html import escape
@@ -15,7 +14,7 @@ from typing import Any
 
 from edge_ai_assets.scoring import docs_parts
 from edge_ai_assets.scoring.messages import Response
-from edge_ai_assets.scoring.static import POLICY
+from edge_ai_assets.scoring.static import response
 
 STYLE = "/static/docs.css"
 
@@ -23,12 +22,12 @@ STYLE = "/static/docs.css"
 def assets(document: dict[str, Any]) -> dict[str, Response]:
     """The page and its style sheet as answers that are ready, by path."""
     style = files(__package__).joinpath("page_docs/docs.css").read_bytes()
-    return {"/docs": page(document), STYLE: _response(style, b"text/css; charset=utf-8")}
+    return {"/docs": page(document), STYLE: response(style, b"text/css; charset=utf-8")}
 
 
 def page(document: dict[str, Any]) -> Response:
     """The page of an OpenAPI 3.1 document."""
-    return _response("\n".join(_page(document)).encode(), b"text/html; charset=utf-8")
+    return response("\n".join(_page(document)).encode(), b"text/html; charset=utf-8")
 
 
 def _page(document: dict[str, Any]) -> Iterator[str]:
@@ -80,15 +79,3 @@ def _text(said: str) -> str:
     """A paragraph; what is between backticks is code."""
     coded = re.sub("`([^`]*)`", r"<code>\1</code>", escape(said))
     return f"<p>{coded}</p>"
-
-
-def _response(body: bytes, kind: bytes) -> Response:
-    headers = {
-        b"etag": b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode(),
-        b"cache-control": b"no-cache",
-        b"content-security-policy": POLICY.encode(),
-        b"referrer-policy": b"no-referrer",
-        b"cross-origin-opener-policy": b"same-origin",
-        b"cross-origin-resource-policy": b"same-origin",
-    }
-    return Response(200, body, kind, tuple(headers.items()))

@@ -1,7 +1,6 @@
-"""From the body of a request to checked rows, and from scores to the body of the answer.
+"""What a request asks for, whatever its body was written in: rows to score, or what users said of scores.
 
-Pure: no server, no disk, no clock. JSON is read here, other kinds of bodies in `csv_body`, `arrow_body` and
-`oip`; all meet in `Rows`. Which path leads here is `app`'s work, scoring is `scorer`'s.
+Pure: no server, no disk, no clock. Bodies are read in `bodies` and all meet in `Rows`; scoring is `scorer`'s.
 """
 
 from __future__ import annotations
@@ -120,6 +119,7 @@ def fingerprint(rows: Rows, contract: Contract) -> bytes:
 
 
 def checked(context: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
+    """Context columns as `context.checked` gives them; what it refuses is answered 422."""
     try:
         return contexts.checked(context, rows)
     except ContractError as error:

@@ -18,8 +18,7 @@ from edge_ai_assets.returns import journal
 from edge_ai_assets.returns.journal import OUTSIDE, PREDICTED, Block
 from edge_ai_assets.returns.schema import Batch
 from edge_ai_assets.scoring.answers import Answer, Head
-from edge_ai_assets.scoring.contract import ContractError
-from edge_ai_assets.scoring.model import Model, ModelError
+from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.requests import Rows, matrix
 
 if TYPE_CHECKING:
@@ -224,6 +223,3 @@ def _joined(columns: Sequence[dict[str, Any]], works: Sequence[Work]) -> dict[st
         for name, values in joined.items():
             values += one.get(name, missing)
     return joined
-
-
-__all__ = ["ContractError", "ModelError", "Repeated", "Scorer", "Work"]

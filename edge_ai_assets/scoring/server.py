@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from edge_ai_assets.scoring.http import HEAD_SECONDS, Connection
 from edge_ai_assets.scoring.messages import Application
+from edge_ai_assets.scoring.options import BACKLOG
 
 MAX_CONNECTIONS = 16_384
 SPARE_FILES = 64
@@ -77,7 +78,7 @@ class Server:
             sock=listener,
             ssl=self.ssl,
             ssl_handshake_timeout=None if self.ssl is None else HEAD_SECONDS,
-            backlog=4096,
+            backlog=BACKLOG,
         )
 
     def _arrive(self) -> Connection:

@@ -85,8 +85,10 @@ class Standing:
         given = parse_qs(request.query, keep_blank_values=True).get("limit", ["200"])[-1]
         if not (given.isascii() and given.isdecimal() and len(given) < 9 and 1 <= int(given) <= MAX_RECENT):
             raise Refused(422, f"limit must be a whole number from 1 to {MAX_RECENT}, it is {given[:60]!r}")
-        rows = await self.read(lambda outbox: outbox.newest(int(given)))
-        return _json({"scores": [self._shown(row) for row in reversed(rows)]})
+        return await self.read(lambda outbox: self._newest(outbox, int(given)))
+
+    def _newest(self, outbox: Outbox, number: int) -> Response:
+        return _json({"scores": [self._shown(row) for row in reversed(outbox.newest(number))]})
 
     def _shown(self, row: ScoreRow) -> dict[str, Any]:
         try:

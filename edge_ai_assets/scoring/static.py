@@ -40,11 +40,12 @@ def assets() -> dict[str, Response]:
         if kind is None:
             raise ValueError(f"page/{file.name}: a file must be of one of the kinds {', '.join(TYPES)}")
         path = "/" if file.name == INDEX else f"/static/{file.name}"
-        found[path] = _response(file.read_bytes(), kind)
+        found[path] = response(file.read_bytes(), kind)
     return found
 
 
-def _response(body: bytes, kind: bytes) -> Response:
+def response(body: bytes, kind: bytes) -> Response:
+    """A file for browsers, of a content type, with the headers that keep what it shows to this service."""
     return Response(
         200,
         body,

@@ -1,7 +1,8 @@
 """Several serving processes on the same sockets, and the one that keeps them.
 
-They are forked before a model is loaded or a thread started. The kernel gives each connection to one of them;
-the outbox's sequence is one for all, since each commit takes the outbox's lock.
+They are forked before a model is loaded; the one thread there may be only waits for the parent's end. The
+kernel gives each connection to one of them; the outbox's sequence is one for all, since each commit takes the
+outbox's lock.
 """
 
 from __future__ import annotations

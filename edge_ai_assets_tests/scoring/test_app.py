@@ -284,6 +284,15 @@ def test_a_key_whose_scores_are_no_longer_kept_is_gone(site: Site):
     assert answer.status == 410 and "'key' are no longer kept" in answer.json["error"]
 
 
+@pytest.mark.parametrize("body", [{"columns": COLUMNS}, {"records": [RECORD]}])
+def test_a_key_whose_scores_cannot_be_read_is_gone_too(site: Site, body: Any):
+    site.score(body, "key")
+    with Outbox(site.path) as outbox:
+        outbox._db.execute("UPDATE journal SET block = x'00'")
+    answer = site.score(body, "key")
+    assert answer.status == 410 and "'key' are no longer kept" in answer.json["error"]
+
+
 def test_a_key_is_found_whether_its_rows_are_unfolded_or_not(site: Site):
     first = site.score({"columns": COLUMNS}, "key").json
     with Outbox(site.path) as outbox:

@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help demo ui status test check bench integration clean
+.PHONY: help demo demo-disconnected ui status test check bench integration clean
 
 help: ## What there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …"; exit 2; }
@@ -20,6 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed ## The whole loop on this machine; DATA=file uses your own readings
 	$(BIN)/edge-ai demo $(if $(DATA),--data '$(DATA)') $(if $(USECASE),--usecase '$(USECASE)')
+
+demo-disconnected: $(VENV)/.installed ## Azure and a ship: two homes that share only a medium carried by hand
+	$(BIN)/edge-ai demo --disconnected
 
 ui: $(VENV)/.installed ## Dagster's web UI on what the demo left
 	$(BIN)/edge-ai ui
@@ -31,7 +34,7 @@ test: $(VENV)/.installed ## All tests that need no server
 	$(BIN)/pytest -n auto --dist loadfile -m 'not integration'
 
 integration: $(VENV)/.installed ## Tests with real servers and a browser
-	$(BIN)/pytest -m integration
+	$(BIN)/pytest -m integration -n 2 --dist loadfile
 
 check: $(VENV)/.installed ## Linter, formatter, types
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@
 - `pack` (policy, signed file, the outbox's record of each row) and `receive` (signature, digests, chain, a
   merge that counts nothing twice) against the plain way, which promises nothing: write gzipped JSON lines;
   read them and append them to a Delta table. The ratio is what the promises cost.
+- The way home, `insights.derive` (rows from blocks, their kind), `pack`, and the outbox's record that it was
+  sent, against what comes in: requests of one reading each, and 32 of them a commit as under load.
 
 All scores are anomalies here, so each leaves, and so does what is derived from features that may leave.
 There are no histograms and no feedback.
@@ -15,7 +17,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,6 +42,8 @@ from edge_ai_assets.scoring import batch
 from edge_ai_assets.scoring.contract import Contract
 
 PACKAGE_ROWS = 20_000
+INGESTED = 640
+"""Rows a round."""
 SITE, RELEASE = "bergen", "sha256:" + "0" * 64
 USECASE = usecases.load(usecases.BUNDLED / "pump-station.yaml")
 CONTRACTS = {RELEASE: Contract(USECASE.name, features.inputs(USECASE), 0.5, "fault")}
@@ -48,7 +54,9 @@ def main() -> None:
     with scratch() as folder, Outbox(folder / "outbox.db") as outbox:
         for scored in scores():
             outbox.append([scored])
+        start = time.perf_counter()
         insights.derive(outbox, limit=ROUNDS * PACKAGE_ROWS)
+        derived = (time.perf_counter() - start) / ROUNDS
         policy, spool = Policy(USECASE, bytes(32)), folder / "uplink" / SITE
         values = list(sent_values(outbox, policy))
         parts = (values[start : start + PACKAGE_ROWS] for start in count(0, PACKAGE_ROWS))
@@ -60,7 +68,12 @@ def main() -> None:
         packing = side_by_side({"pack": seal, "plain": lambda: write_lines(next(parts), next(paths))})
         sealed, plain = sorted(spool.glob("*.zip")), sorted(folder.glob("*.gz"))
         inside = packages.read(sealed[0], [KEY.public_key()]).insights.to_pylist()
-        assert [as_line(row) for row in inside] == values[:PACKAGE_ROWS], "not the same values"
+        told = [{name: value for name, value in row.items() if value is not None} for row in values]
+        assert [as_line(row) for row in inside] == told[:PACKAGE_ROWS], "not the same values"
+        sending = side_by_side({"uploaded": partial(record_sent, outbox)})
+        coming_in = side_by_side(
+            {str(size): partial(ingest, folder / f"{size}.db", size) for size in (1, 32)}
+        )
 
         tables = (folder / f"tables-{number}" for number in count())
         receiving = side_by_side(
@@ -71,6 +84,8 @@ def main() -> None:
         )
         sizes = [sum(path.stat().st_size for path in paths) for paths in (sealed, plain)]
     rows = ROUNDS * PACKAGE_ROWS
+    drained = PACKAGE_ROWS / (derived + packing["pack"] + sending["uploaded"])
+    ingested = {size: INGESTED / seconds for size, seconds in coming_in.items()}
     tell(
         "packages",
         {
@@ -82,11 +97,18 @@ def main() -> None:
             "write_jsonl_gz_rows_per_second": PACKAGE_ROWS / packing["plain"],
             "receive_rows_per_second": rows / receiving["receive"],
             "append_jsonl_gz_rows_per_second": rows / receiving["plain"],
+            "derive_rows_per_second": PACKAGE_ROWS / derived,
+            "record_sent_rows_per_second": PACKAGE_ROWS / sending["uploaded"],
+            "drain_rows_per_second": drained,
+            "ingest_commits_of_1_rows_per_second": ingested["1"],
+            "ingest_commits_of_32_rows_per_second": ingested["32"],
         },
         {
             "package_to_jsonl_gz_bytes": sizes[0] / sizes[1],
             "pack_to_plain_speed": packing["plain"] / packing["pack"],
             "receive_to_plain_speed": receiving["plain"] / receiving["receive"],
+            "drain_to_ingest_of_1_speed": drained / ingested["1"],
+            "drain_to_ingest_of_32_speed": drained / ingested["32"],
         },
     )
 
@@ -107,6 +129,21 @@ def scores() -> Iterator[Batch]:
         given = rng.uniform(0.5, 1, len(part))
         at = 1_760_000_000_000_000 + start * 1_000
         yield Batch(None, RELEASE, at, list(blocks.of(columns, texts, given, context)))
+
+
+def record_sent(outbox: Outbox) -> None:
+    outbox.uploaded(outbox.unsent()[0].number, 1_760_000_000_000_000)
+
+
+def ingest(path: Path, size: int) -> None:
+    """Requests of one reading each, so many a commit."""
+    columns = {item.name: np.ones(1) for item in features.inputs(USECASE)}
+    context = {"_time": ["2026-03-01T00:04:00"], "_run": ["bergen-000001"]}
+    (one,) = blocks.of(columns, {}, np.ones(1), context)
+    made = Batch(None, RELEASE, 1_760_000_000_000_000, [one])
+    with Outbox(path) as outbox:
+        for _ in range(INGESTED // size):
+            outbox.append([made] * size)
 
 
 def sent_values(outbox: Outbox, policy: Policy) -> Iterator[dict[str, Any]]:

@@ -9,18 +9,24 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edge_ai_assets import here
 from edge_ai_assets import usecase as usecases
-from edge_ai_assets.home import Home
+from edge_ai_assets.ledger_cli import ledger
+from edge_ai_assets.returns_cli import returns
 from edge_ai_assets.settings import Settings
+from edge_ai_assets.site_cli import sites
 from edge_ai_assets.tokens_cli import tokens
 from edge_ai_assets.usecase import UseCase, UseCaseError
+
+if TYPE_CHECKING:
+    from edge_ai_assets.demo.outcome import Outcome
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
 
@@ -38,6 +44,9 @@ cases = typer.Typer(
 app.add_typer(links, name="link")
 app.add_typer(cases, name="usecase")
 app.add_typer(tokens, name="tokens")
+app.add_typer(sites, name="site")
+app.add_typer(returns, name="returns")
+app.add_typer(ledger, name="ledger")
 
 say = Console(stderr=True)
 """Progress and errors. Answers go to standard output, so that `--json` can be piped."""
@@ -66,18 +75,24 @@ def _exit_code(error: Exception) -> int | None:
     """The exit code of an error that a user can do something about; None for a defect of ours."""
     from edge_ai_assets.delivery.errors import DeliveryError
     from edge_ai_assets.demo.world import DemoError
+    from edge_ai_assets.enrolment import EnrolmentError
     from edge_ai_assets.explain import UnknownInsight
     from edge_ai_assets.readings.raw import ReadingsError
+    from edge_ai_assets.returns.ledger import LedgerError
+    from edge_ai_assets.returns.media import MediaError
     from edge_ai_assets.returns.outbox import OutboxError
+    from edge_ai_assets.returns.roads import UplinkError
     from edge_ai_assets.scoring.client import ServiceError
     from edge_ai_assets.scoring.tokens import TokensError
     from edge_ai_assets.stack_hub.scoring import NotServing
 
-    if isinstance(error, UseCaseError | ReadingsError | UnknownInsight | TokensError):
+    if isinstance(
+        error, UseCaseError | ReadingsError | UnknownInsight | TokensError | EnrolmentError | here.NotHere
+    ):
         return USAGE
     if isinstance(error, NotServing | ServiceError):
         return UNREACHABLE
-    if isinstance(error, DemoError | DeliveryError | OutboxError):
+    if isinstance(error, DemoError | DeliveryError | OutboxError | LedgerError | MediaError | UplinkError):
         return FAILED
     return None
 
@@ -102,25 +117,42 @@ def demo(
             exists=True, dir_okay=False, help="Use case for your readings; found or drafted when absent."
         ),
     ] = None,
+    disconnected: Annotated[
+        bool,
+        typer.Option("--disconnected", help="The story of a ship: two homes that share only a medium."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Play the whole loop on this machine, in about two minutes.
 
     Train, release, deploy ring by ring, score, lose a link and get it back, bring insights home, see drift,
     retrain. Ends with a table, and with exit code 1 if a promise of the design was broken.
+
+    With `--disconnected` there are two Dagster instances, Azure's and a ship's, and what goes between them is
+    carried: a bundle out, return packages home, the acknowledgement with the next bundle.
     """
-    from edge_ai_assets import show
-    from edge_ai_assets.demo import story
+    from edge_ai_assets.demo import story, voyage
 
     home = Settings.load().folders()
+    if disconnected:
+        if data or usecase:
+            fail(USAGE, "--disconnected plays the simulated plant: it takes neither --data nor --usecase")
+        _end(voyage.run(home, say), as_json)
+        return
     chosen = (
         _for_data(data, usecase) if data else usecases.load(usecase or usecases.BUNDLED / "pump-station.yaml")
     )
-    outcome = story.run(home, chosen, data, say)
+    _end(story.run(home, chosen, data, say), as_json)
+
+
+def _end(outcome: Outcome, as_json: bool) -> None:
+    """Show what a demo showed; exit code 1 if it broke a promise."""
+    from edge_ai_assets import show
+
     if as_json:
         _answer(show.outcome_json(outcome))
     else:
-        show.outcome(outcome, home, show.console())
+        show.outcome(outcome, show.console())
     if not outcome.kept:
         sys.exit(FAILED)
 
@@ -153,7 +185,7 @@ def status_(as_json: Json = False) -> None:
     from edge_ai_assets import show
     from edge_ai_assets.status import conserved, status
 
-    home, usecase = _home()
+    home, usecase = here.home_and_usecase()
     now = status(home, usecase)
     if as_json:
         _answer(now)
@@ -165,16 +197,19 @@ def status_(as_json: Json = False) -> None:
 
 def _link(action: LinkAction, site: str | None, as_json: bool) -> None:
     from edge_ai_assets.returns.link import Link
+    from edge_ai_assets.stack_hub import connecting
 
-    home, usecase = _home()
-    known = [each.name for each in usecase.sites]
+    _, usecase = here.home_and_usecase()
     found = {}
-    for name in known if site is None else [_known(site, usecase)]:
-        link = Link(home.site(name).root)
+    names = [each.name for each in usecase.sites] if site is None else [site]
+    for at in map(here.site, names):
+        link = Link(at.root)
         state = {LinkAction.UP: link.restore, LinkAction.DOWN: link.cut}.get(
             action, lambda link=link: link.state
         )()
-        found[name] = {"state": state.state, "since": state.since or None, "changes": state.changes}
+        if action is LinkAction.UP:
+            connecting.hint(at)
+        found[at.name] = {"state": state.state, "since": state.since or None, "changes": state.changes}
     if as_json:
         _answer(found)
     else:
@@ -225,8 +260,7 @@ def score(
     from edge_ai_assets.scoring.client import Client
     from edge_ai_assets.stack_hub import scoring
 
-    home, usecase = _home()
-    at = home.site(_known(site, usecase))
+    at = here.site(site)
     service = scoring.running(at)
     copy = batch.hidden_copy(file, at)
     try:
@@ -332,7 +366,7 @@ def explain(
     from edge_ai_assets import show
     from edge_ai_assets.explain import explain as walk
 
-    home, _ = _home()
+    home, _ = here.home_and_usecase()
     found = walk(home, insight)
     if as_json:
         _answer(found)
@@ -348,21 +382,6 @@ def reset() -> None:
     home = Settings.load().folders()
     story.clear(home)
     say.print(f"{home.root} is gone", highlight=False, markup=False)
-
-
-def _home() -> tuple[Home, UseCase]:
-    settings = Settings.load()
-    home = settings.folders()
-    if not home.root.is_dir():
-        fail(USAGE, f"{home.root} does not exist: run `make demo` first, or set EDGE_AI_HOME")
-    return home, settings.load_usecase()
-
-
-def _known(site: str, usecase: UseCase) -> str:
-    names = [each.name for each in usecase.sites]
-    if site not in names:
-        fail(USAGE, f"site {site!r} is not in use case {usecase.name!r}: it has {', '.join(names)}")
-    return site
 
 
 def _for_data(data: Path, usecase: Path | None) -> UseCase:

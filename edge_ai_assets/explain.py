@@ -9,8 +9,8 @@ from edge_ai_assets.delivery import release as releases
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
-from edge_ai_assets.returns import tables
-from edge_ai_assets.returns.ledger import entries
+from edge_ai_assets.returns import history, tables
+from edge_ai_assets.returns.ledger import of_package
 from edge_ai_assets.returns.outbox import Outbox
 
 DIGITS = 18
@@ -32,8 +32,9 @@ def explain(home: Home, insight_id: str) -> dict[str, Any]:
 
     Returns:
         insight, package, ledger (what left the site for that package; None where the site's disk is not
-        here), score (the site's own record, likewise), release, model, training_set and runs: Dagster run
-        ids by what they made.
+        here), score (the site's own record, likewise), release, model, training_set, runs: Dagster run ids
+        by what they made, those of a site with a Dagster of its own as they came home, and completeness: how
+        much of the site came, and which release it ran since when.
 
     Raises:
         UnknownInsight: no insight has that id, or the id has another form.
@@ -58,6 +59,7 @@ def explain(home: Home, insight_id: str) -> dict[str, Any]:
         "model": _model(home, release["run_id"]),
         "training_set": _training_set(home, release["data_version"]),
         "runs": {"training": release["run_id"], **_runs(home, site, package["name"])},
+        "completeness": _completeness(home, site),
     }
 
 
@@ -80,7 +82,7 @@ def _ledger(home: Home, site: str, package: str) -> dict[str, Any] | None:
     path = home.site(site).ledger
     if not path.exists():
         return None
-    lines = [entry for entry in entries(path) if entry.package == package]
+    lines = of_package(path, package)
     return {
         "blocks": len(lines),
         "bytes": sum(entry.last - entry.first for entry in lines),
@@ -100,6 +102,18 @@ def _score(home: Home, site: str, sequence: int) -> dict[str, Any] | None:
     )
 
 
+def _completeness(home: Home, site: str) -> dict[str, Any]:
+    from edge_ai_assets.azure import arrivals
+    from edge_ai_assets.settings import Settings
+
+    marks = {mark.site: mark for mark in arrivals.watermarks(home, Settings.load().load_usecase())}
+    deployed = history.deployments(home.tables, site)
+    return {
+        "watermark": marks[site].sentence,
+        "releases": [f"{row['release']} since {row['at']:%Y-%m-%d %H:%M}" for row in deployed],
+    }
+
+
 def _model(home: Home, run_id: str) -> dict[str, Any]:
     from edge_ai_assets.ml import evaluation
 
@@ -116,12 +130,16 @@ def _training_set(home: Home, version: str) -> dict[str, Any]:
 
 def _runs(home: Home, site: str, package: str) -> dict[str, str]:
     """The site's and Azure's runs that packed, sent and received the package, as far as Dagster's log here
-    knows."""
+    knows, or what came home of the site's."""
     import dagster as dg
 
     from edge_ai_assets import keys
 
-    found: dict[str, str] = {}
+    made = {
+        "packing": history.made_by(home.tables, site, "site/egress", package),
+        "upload": history.made_by(home.tables, site, "site/upload", package),
+    }
+    found = {what: runs[0] for what, runs in made.items() if runs}
     if not home.dagster.is_dir():
         return found
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
@@ -134,8 +152,8 @@ def _runs(home: Home, site: str, package: str) -> dict[str, str]:
                 dg.AssetRecordsFilter(asset_key=key, asset_partitions=partition), limit=1000
             ).records
             for record in records:
-                made = plain(record.event_log_entry) or {}
-                if package in made.get("package_names", []):
-                    found[what] = record.run_id
+                metadata = plain(record.event_log_entry) or {}
+                if package in metadata.get("package_names", []):
+                    found.setdefault(what, record.run_id)
                     break
     return found

@@ -64,6 +64,16 @@ class SiteHome:
         return self.root / "media"
 
     @property
+    def taken(self) -> Path:
+        """Note of the bundles in `media` that were looked at."""
+        return self.root / "taken.txt"
+
+    @property
+    def outgoing(self) -> Path:
+        """Return packages to be carried to Azure: a folder, or a medium mounted here."""
+        return self.root / "outgoing"
+
+    @property
     def keys(self) -> Path:
         """The site's own keys, and the public keys it trusts."""
         return self.root / "keys"
@@ -79,6 +89,16 @@ class Home:
     def usecase(self) -> Path:
         """The use case this home was set up with."""
         return self.root / "usecase.yaml"
+
+    @property
+    def joined(self) -> Path:
+        """Holds the name of the site whose home this is, and nobody else's; absent where Azure's side is."""
+        return self.root / "joined.txt"
+
+    @property
+    def own_site(self) -> str | None:
+        """The site whose home this is; None when Azure's side is here."""
+        return self.joined.read_text("utf-8").strip() if self.joined.exists() else None
 
     @property
     def dagster(self) -> Path:

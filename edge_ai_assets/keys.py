@@ -17,6 +17,7 @@ SITE_EGRESS = AssetKey(["site", "egress"])
 SITE_UPLOAD = AssetKey(["site", "upload"])
 
 INBOX = AssetKey(["global", "inbox"])
+HISTORY = AssetKey(["global", "history"])
 INSIGHTS = AssetKey(["global", "insights"])
 FEEDBACK = AssetKey(["global", "feedback"])
 DRIFT = AssetKey(["global", "drift"])

@@ -10,14 +10,24 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from edge_ai_assets.home import Home
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-WORKSPACE = CHECKOUT / "workspace.yaml"
+BOTH = CHECKOUT / "workspace.yaml"
+AZURE = CHECKOUT / "deploy" / "azure" / "workspace.yaml"
+SITE = CHECKOUT / "deploy" / "stack_hub" / "workspace.yaml"
+
+
+def workspace(home: Home) -> Path:
+    """What a home's Dagster loads: both locations, or the one whose side this home is."""
+    if home.own_site:
+        return SITE
+    away = any((home.keys / "sites").glob("*.pub.pem")) and not (home.root / "sites").exists()
+    return AZURE if away else BOTH
 
 
 def environment(home: Home) -> dict[str, str]:
@@ -48,13 +58,25 @@ def set_up(home: Home) -> None:
 
 
 @contextmanager
-def daemon(home: Home) -> Iterator[subprocess.Popen[bytes]]:
-    """Dagster's daemon with both code locations, until the block ends; its log is `dagster/daemon.log`."""
+def daemon(
+    home: Home, loads: Path | None = None, also: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Dagster's daemon until the block ends; its log is `dagster/daemon.log`.
+
+    Args:
+        loads: a workspace file; the one of `workspace` when absent.
+        also: more environment variables for it and what it starts.
+    """
     set_up(home)
-    command = [sys.executable, "-m", "dagster._daemon", "run", "-w", str(WORKSPACE)]
+    command = [sys.executable, "-m", "dagster._daemon", "run", "-w", str(loads or workspace(home))]
     with (home.dagster / "daemon.log").open("ab") as log:
         process = subprocess.Popen(
-            command, env=environment(home), cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command,
+            env={**environment(home), **(also or {})},
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         try:
             yield process
@@ -69,7 +91,8 @@ def daemon(home: Home) -> Iterator[subprocess.Popen[bytes]]:
 
 def web_ui(home: Home, host: str, port: int) -> int:
     """Dagster's web UI and the daemon, until one of them ends or Ctrl-C; the UI's exit code."""
-    command = [sys.executable, "-m", "dagster_webserver", "-w", str(WORKSPACE), "-h", host, "-p", str(port)]
+    loads = str(workspace(home))
+    command = [sys.executable, "-m", "dagster_webserver", "-w", loads, "-h", host, "-p", str(port)]
     with daemon(home):
         try:
             return subprocess.run(command, env=environment(home), cwd=CHECKOUT, check=False).returncode
@@ -90,7 +113,7 @@ def launch(home: Home, job: str, location: str) -> None:
         "job",
         "launch",
         "-w",
-        str(WORKSPACE),
+        str(workspace(home)),
         "-l",
         location,
         "-j",

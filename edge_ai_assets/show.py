@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.tree import Tree
 
 from edge_ai_assets.demo.outcome import Outcome
-from edge_ai_assets.home import Home
 from edge_ai_assets.status import conserved
 
 
@@ -47,9 +46,11 @@ def status(now: dict[str, Any], console: Console) -> None:
         f"{world['retrainings']} retrainings",
         highlight=False,
     )
+    for name, sentence in world["completeness"].items():
+        console.print(f"  {name}: {sentence}", highlight=False, markup=False)
 
 
-def outcome(found: Outcome, home: Home, console: Console) -> None:
+def outcome(found: Outcome, console: Console) -> None:
     """What the demo showed, and where to look."""
     console.print()
     table = Table("promise", "", "seen")
@@ -64,19 +65,8 @@ def outcome(found: Outcome, home: Home, console: Console) -> None:
             highlight=False,
         )
     console.print(f"\n{found.seconds:.0f} seconds. Where to look:", highlight=False)
-    console.print(
-        "  make ui                          the lineage, runs, checks and pictures in Dagster's web UI"
-    )
-    console.print(
-        f"  {escape(str(home.lake / 'report' / 'index.html'))}   the page for everyone",
-        soft_wrap=True,
-        highlight=False,
-    )
-    if found.insight:
-        console.print(
-            f"  .venv/bin/edge-ai explain {found.insight}   where an insight came from", highlight=False
-        )
-    console.print("  .venv/bin/edge-ai status         these numbers again", highlight=False)
+    for command, shows in found.look:
+        console.print(f"  {escape(command)}   {escape(shows)}", soft_wrap=True, highlight=False)
 
 
 def outcome_json(found: Outcome) -> dict[str, Any]:

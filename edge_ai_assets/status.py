@@ -18,11 +18,14 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
 
     Returns:
         `{"sites": {NAME: {scored, uploaded, withheld, quarantined, expired, pending, release, link,
-        serving, page}}, "global": {insights, duplicates, releases, retrainings}}`. At each site scored =
-        uploaded + withheld + quarantined + expired + pending. `release` is the version installed for scoring,
-        None before the first, `page` where people find its service on this machine.
+        serving, page}}, "global": {insights, duplicates, releases, retrainings, completeness}}`. At each site
+        scored = uploaded + withheld + quarantined + expired + pending. `release` is the version installed for
+        scoring, None before the first, `page` where people find its service on this machine.
     """
+    from edge_ai_assets.azure import arrivals
+
     newest = pack.newest(home.registry, home.keys)
+    marks = [] if home.own_site else arrivals.watermarks(home, usecase)
     # A model has its lineage written once its export was found to agree with it.
     trained = list(home.candidates.glob("*/lineage.json"))
     return {
@@ -32,6 +35,7 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
             "duplicates": tables.duplicates(home.tables),
             "releases": newest.version if newest else 0,
             "retrainings": max(0, len(trained) - 1),
+            "completeness": {mark.site: mark.sentence for mark in marks},
         },
     }
 

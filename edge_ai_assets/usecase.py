@@ -140,6 +140,9 @@ class Feature(_Part):
     unit: str = ""
     range: tuple[Bound, Bound] | None = None
     categories: tuple[str, ...] | None = None
+    keep: bool = Field(
+        True, description="Whether a site's outbox keeps it beside the score; if not, it cannot leave either."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -250,12 +253,19 @@ class Egress(_Part):
     With a row or feedback that may leave always go: the site, its sequence (feedback's own number too), the
     time it was scored or given, the release, its kind, and the package it is in.
 
-    The kind `histogram` lets out counts, and no row: how often the numeric features in `fields` fell into
-    each bin, over all scored rows, whatever a row's own kind. A group below `minimum_group_size` stays, and
-    small counts are hidden.
+    Three kinds let out no row, but what many rows have in common, whatever a row's own kind; a group below
+    `minimum_group_size` stays:
+    - `histogram`: how often the numeric features in `fields` fell into each bin; small counts are hidden;
+    - `aggregate`: scores, anomalies and mean score by release and `returns.window_minutes`;
+    - `sketch`: quantile sketches of the numeric features that leave as they are or rounded.
+
+    The kind `lineage` lets out what Dagster on the site recorded: which asset was made when by which run,
+    its checks, and counts.
     """
 
-    kinds: tuple[Literal["anomaly", "feedback", "histogram", "normal"], ...] = Field(
+    kinds: tuple[
+        Literal["aggregate", "anomaly", "feedback", "histogram", "lineage", "normal", "sketch"], ...
+    ] = Field(
         ("anomaly", "feedback"), description="Drift is seen in histograms only: without that kind, never."
     )
     minimum_group_size: Annotated[int, Field(ge=2)] = 20
@@ -268,12 +278,57 @@ class Egress(_Part):
         return self
 
 
+class Returns(_Part):
+    """What a site keeps until it came home, and how it gets there."""
+
+    quota_megabytes: Annotated[int, Field(ge=64)] | None = Field(
+        None,
+        description="Most that outbox and packages of a site may hold on its disk; no bound when absent.",
+    )
+    when_full: Literal["refuse", "expire"] = Field(
+        "refuse",
+        description="At the quota: scoring is refused, or the least valuable of what waits expires, counted.",
+    )
+    retention_days: Annotated[int, Field(ge=0)] = Field(
+        30, description="How long a site keeps what Azure acknowledged."
+    )
+    window_minutes: Annotated[int, Field(ge=1, le=1440)] = Field(60, description="Of the kind `aggregate`.")
+    kilobytes_per_second: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Most that a site sends over its link; no bound when absent."
+    )
+    stale_days: Annotated[float, Field(gt=0)] = Field(
+        14, description="A site of which nothing came for longer is called stale."
+    )
+    publish: Literal["always", "complete"] = Field(
+        "always", description="Whether insights are published while a site has gaps or is stale."
+    )
+
+
+class Road(StrEnum):
+    """How a site's packages come home, and what it may expect back."""
+
+    LINK = "link"
+    """Over a link that may fail; acknowledgements come back by it."""
+    QUEUE = "queue"
+    """The connected form: insights go to a queue on the Stack Hub, and a function lets out what complies."""
+    DIODE = "diode"
+    """Over a link that lets nothing back: never an answer is waited for."""
+    MEDIA = "media"
+    """By hand. Nothing on the site connects outward at all."""
+
+    @property
+    def pulls(self) -> bool:
+        """Whether the site takes releases from the registry, when its link is up."""
+        return self in (Road.LINK, Road.QUEUE)
+
+
 class Site(_Part):
     """A place where the model runs. `value` is how the readings name it, when that is not `name`."""
 
     name: SiteName
     ring: Ring = Ring.BROAD
     value: str | None = None
+    road: Road = Road.LINK
 
 
 class UseCase(_Part):
@@ -294,6 +349,7 @@ class UseCase(_Part):
     retraining: Retraining = Retraining()
     drift: Drift = Drift()
     egress: Egress = Egress()
+    returns: Returns = Returns()
     sites: tuple[Site, ...] = Field(min_length=1, max_length=10_000)
     history: Moment = Field(
         0.5,
@@ -320,10 +376,14 @@ class UseCase(_Part):
                 raise _Misfit(said, "features", place, "name")
         if self.runs.every and not self.time:
             raise _Misfit("runs.every needs time.columns", "runs", "every")
+        unkept = {feature.name for feature in self.features if not feature.keep}
         known = {*names, "_time", "_run", "_score", "_predicted", "_correct", "_note", "_role"}
         for place, field in enumerate(self.egress.fields):
             if field.name not in known:
                 said = f"egress field {field.name!r} is no feature and none of {sorted(known - set(names))}"
+                raise _Misfit(said, "egress", "fields", place, "name")
+            if field.name in unkept:
+                said = f"{field.name!r} is not kept at the sites, so it cannot leave: keep it, or unlist it"
                 raise _Misfit(said, "egress", "fields", place, "name")
             numeric = field.name in {feature.name for feature in self.numbers}
             if field.leaves == "pseudonymised" and (numeric or field.name in NO_PSEUDONYM):
@@ -337,6 +397,17 @@ class UseCase(_Part):
             if feature.name == name:
                 return feature
         raise KeyError(name)
+
+    def at(self, site: str) -> Site:
+        """The site of that name; KeyError when there is none."""
+        for each in self.sites:
+            if each.name == site:
+                return each
+        raise KeyError(site)
+
+    def alone(self, site: str) -> UseCase:
+        """The use case as one of its sites knows it; KeyError when there is no such site."""
+        return self.model_copy(update={"sites": (self.at(site),)})
 
     @property
     def numbers(self) -> tuple[Feature, ...]:
@@ -390,8 +461,12 @@ def loads(text: str, origin: str = "use case") -> UseCase:
 
 def dump(usecase: UseCase, path: Path) -> None:
     """Write a use case that `load` reads back equal."""
-    text = yaml.safe_dump(usecase.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    path.write_text(text, "utf-8")
+    path.write_text(dumps(usecase), "utf-8")
+
+
+def dumps(usecase: UseCase) -> str:
+    """A use case as YAML that `loads` reads back equal."""
+    return yaml.safe_dump(usecase.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
 
 
 def _problems(error: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:

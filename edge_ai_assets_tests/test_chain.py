@@ -21,6 +21,7 @@ from edge_ai_assets.home import Home
 from edge_ai_assets.ml import lineage
 from edge_ai_assets.returns import daily, tables
 from edge_ai_assets.stack_hub import delivery, returning, waiting
+from edge_ai_assets.usecase import Road
 from edge_ai_assets_tests.chain import changed, deliver, lines, played
 
 
@@ -130,7 +131,7 @@ class TestAtTheSites:
         assert not chain.results[step].success
         assert set(chain.made(step, keys.SITE_RELEASE)) == {"north", "south"}
         (failed,) = [event for event in chain.results[step].all_events if event.is_step_failure]
-        assert "site west: the link is down" in str(failed.event_specific_data.error)
+        assert "site west has nothing to run: its link is down" in str(failed.event_specific_data.error)
 
     def test_both_sites_serve_the_release(self, chain):
         made = chain.made("deploy", keys.SITE_DEPLOYMENT)
@@ -176,12 +177,12 @@ class TestAtTheSites:
 
     def test_nothing_waits_any_more(self, chain):
         for site in map(chain.home.site, ("north", "south", "west")):
-            assert waiting.readings(site) is waiting.packages(site) is None
+            assert waiting.readings(site) is None
             assert returning.conserved(site)
 
     def test_the_state_of_a_site_for_the_rollout(self, chain):
         target = pack.newest(chain.home.registry, chain.home.keys)
-        north, west = (delivery.state(chain.home.site(name), target) for name in ("north", "west"))
+        north, west = (delivery.state(chain.home.site(name), target, Road.LINK) for name in ("north", "west"))
         assert (north.serving, north.linked, north.healthy, north.failed) == (1, True, True, None)
         assert (west.serving, west.linked, west.healthy) == (None, False, True)
 
@@ -224,7 +225,7 @@ class TestWhatCameHome:
         text = page.publish(chain.home, chain.usecase).read_text("utf-8")
         assert "A &lt;mill&gt; &amp; its pumps" in text and "<mill>" not in text
         assert "http" not in text.replace("http-equiv", "") and "src=" not in text and "url(" not in text
-        assert all(f">{site.name}<" in text for site in chain.usecase.sites) and "nothing yet" in text
+        assert all(f">{site.name}<" in text for site in chain.usecase.sites) and "nothing came yet" in text
 
 
 class TestCommandLine:

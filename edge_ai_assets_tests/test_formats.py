@@ -6,6 +6,7 @@ number, a page that says so, and golden files beside the old ones; the old ones 
 new format: python -m edge_ai_assets_tests.test_formats FOLDER
 """
 
+import hashlib
 import json
 import re
 import sqlite3
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,11 +29,13 @@ from edge_ai_assets.delivery.errors import MalformedError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.manifest import encode
 from edge_ai_assets.delivery.signing import envelope
-from edge_ai_assets.returns import insights, journal, packages, parts, schema
+from edge_ai_assets.returns import acks, insights, journal, layout, lineage, packages, parts, schema, sketches
 from edge_ai_assets.returns.journal import BLOCK_SCHEMA, PREDICTED, Block
+from edge_ai_assets.returns.ledger import Entry
+from edge_ai_assets.returns.lineage import Check, Event
 from edge_ai_assets.returns.outbox import Outbox, OutboxError
 from edge_ai_assets.returns.packages import PackageError
-from edge_ai_assets.returns.parts import Insight, Word
+from edge_ai_assets.returns.parts import Aggregate, Insight, Sketch, Word
 from edge_ai_assets.returns.policy import Histogram
 from edge_ai_assets.returns.schema import (
     RECORD_SCHEMA,
@@ -40,7 +44,10 @@ from edge_ai_assets.returns.schema import (
     Counts,
     Feedback,
     PackageRow,
+    Pruned,
     Record,
+    Tally,
+    Tombstone,
 )
 from edge_ai_assets.scoring import contract
 from edge_ai_assets.scoring.contract import Contract, ContractError, Input, Reference
@@ -50,13 +57,16 @@ PAGES = Path(__file__).parents[1] / "docs/formats"
 KEY = Ed25519PrivateKey.from_private_bytes(b"golden files only, no secret! 32")
 AT = 1_760_000_000_000_000
 DIGEST = "sha256:" + "5e" * 32
+RUN = "0c5e0c5e-0c5e-4c5e-8c5e-0c5e0c5e0c5e"
 PACKAGE, BUNDLE, CONTRACT, OUTBOX = (
-    "bergen-00000001.zip",
+    "bergen-00000002.zip",
     "pump-station-1.bundle",
     "contract.json",
-    "outbox-2.sql",
+    "outbox-3.sql",
 )
-OUTBOX_1 = "outbox-1.sql"
+OUTBOX_1, OUTBOX_2, PACKAGE_1 = "outbox-1.sql", "outbox-2.sql", "bergen-00000001.zip"
+BUNDLE_2 = "pump-station-1-acks.bundle"
+"""Of format 2: the same release, with acknowledgements. One without them is of format 1."""
 
 # What stands in the golden files.
 
@@ -85,9 +95,29 @@ GOLDEN_INSIGHTS = [
 ]
 GOLDEN_WORDS = [Word(1, 3, AT + 2, DIGEST, False, "sensor fault", None, {FLOW: 151.87})]
 GOLDEN_HISTOGRAMS = [Histogram(DIGEST, FLOW, 30, (10, 20, 0))]
+GOLDEN_AGGREGATES = [Aggregate(DIGEST, AT - AT % 3_600_000_000, 30, 2, None, 7.5)]
+GOLDEN_SKETCHES = [Sketch(DIGEST, FLOW, 30, sketches.K, sketches.make(np.arange(30.0)))]
+GOLDEN_EVENTS = [
+    Event(17, "materialization", ("site", "scores"), "bergen", AT, RUN, "scoring", {"scored_rows": 9}),
+    Event(18, "check", ("site", "upload"), "bergen", AT + 1, RUN, check=Check("conservation", True, "ERROR")),
+]
+GOLDEN_SAID = {
+    "complete": 9,
+    "counts": Tally(12, 2, 7, 1, 1, 1),
+    "expired": {"the outbox has reached its quota": 1},
+    "inventory": (DIGEST,),
+    "running": DIGEST,
+}
 GOLDEN_RECORD = Record({FLOW: 151.87, "Pump type": None}, Context("2026-03-01T00:04:00", "7", 1))
 GOLDEN_SCORES = [0.9375, 0.25, 0.75]
+GOLDEN_SEALED = PackageRow(
+    1, PACKAGE_1, "0a" * 32, "", 1, 1, 99, AT + 2, complete=2, event_id=19, event_number=7
+)
 FINGERPRINT = b"\x5e" * 32
+GOLDEN_ACKS = {
+    "narvik": acks.make("narvik", 7, "0b" * 32, AT + 9, KEY),
+    "bergen": acks.make("bergen", 1, "0a" * 32, AT + 8, KEY),
+}
 
 
 def golden_block(*scores: float) -> tuple[int, bytes]:
@@ -107,10 +137,11 @@ def golden_block(*scores: float) -> tuple[int, bytes]:
 
 
 def write_package() -> bytes:
+    """It follows the one of format 1."""
     return packages.build(
         site="bergen",
-        number=1,
-        previous="",
+        number=2,
+        previous=hashlib.sha256((GOLDEN / PACKAGE_1).read_bytes()).hexdigest(),
         policy="0c" * 32,
         created_at=AT + 3,
         first=1,
@@ -118,11 +149,16 @@ def write_package() -> bytes:
         insights=GOLDEN_INSIGHTS,
         feedback=GOLDEN_WORDS,
         histograms=GOLDEN_HISTOGRAMS,
+        aggregates=GOLDEN_AGGREGATES,
+        sketches=GOLDEN_SKETCHES,
+        lineage=[lineage.encode(event) for event in GOLDEN_EVENTS],
+        lineage_last=18,
+        **GOLDEN_SAID,
         key=KEY,
     )
 
 
-def write_bundle(scratch: Path) -> bytes:
+def write_bundle(scratch: Path, acknowledged: dict[str, bytes] | None = None) -> bytes:
     model = scratch / "model"
     model.mkdir()
     for name in image.FILES:
@@ -131,19 +167,24 @@ def write_bundle(scratch: Path) -> bytes:
     layout = Layout(scratch / "registry")
     made = image.build(model, layout, annotations={"org.opencontainers.image.title": "pump-station"})
     release.publish(layout, image=made, key=KEY, **GOLDEN_RELEASE)
-    return bundle.build(layout, 1, scratch / "media", [KEY.public_key()]).read_bytes()
+    return bundle.build(layout, 1, scratch / "media", [KEY.public_key()], acks=acknowledged).read_bytes()
 
 
 def write_outbox(path: Path) -> None:
-    """One score in each state but `expired`, another in its block, one feedback, one package."""
+    """One score in each state, another in its block, one feedback, one package; the expired one is gone."""
     with Outbox(path) as outbox:
         torn = (1, b"no block")
         outbox.append([Batch("key 1", DIGEST, AT, [golden_block(*GOLDEN_SCORES), torn], FINGERPRINT)])
         assert insights.derive(outbox) == {"anomaly": 2, "normal": 1, "quarantined": 1}
         outbox.dispose("withheld", {"kind normal is not listed": [2]})
         outbox.add_feedback([Feedback(1, False, "sensor fault", "operator", AT + 1)])
-        outbox.seal(PackageRow(1, PACKAGE, "0a" * 32, "", 1, 1, 99, AT + 2), [1], [1], {}, {})
+        outbox.seal(GOLDEN_SEALED, [1], [1], {}, {})
         outbox.uploaded(1, AT + 3)
+        outbox.exported(1, AT + 4)
+        outbox.acknowledge(1, GOLDEN_SEALED.digest, AT + 5)
+        outbox.append([Batch("key 2", DIGEST, AT, [golden_block(0.25)], FINGERPRINT)])
+        insights.derive(outbox)
+        outbox._expire_some("normal", AT + 6, "quota")  # `expire` would go on until a page is free
         outbox.append([Batch(None, DIGEST, AT + 4, [golden_block(0.5)])])
 
 
@@ -159,6 +200,8 @@ def write(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         (folder / BUNDLE).write_bytes(write_bundle(Path(scratch)))
+    with tempfile.TemporaryDirectory() as scratch:
+        (folder / BUNDLE_2).write_bytes(write_bundle(Path(scratch), GOLDEN_ACKS))
         write_outbox(Path(scratch) / "outbox.db")
         (folder / OUTBOX).write_text(dumped(Path(scratch) / "outbox.db"), "utf-8")
     (folder / PACKAGE).write_bytes(write_package())
@@ -176,15 +219,25 @@ def restore(name: str, path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=[OUTBOX_1, OUTBOX])
+@pytest.fixture(params=[OUTBOX_1, OUTBOX_2, OUTBOX])
 def restored(request, tmp_path):
     """The outbox of each format."""
     return restore(request.param, tmp_path / "golden.db")
 
 
 def test_the_golden_files_are_small():
-    assert {path.name for path in GOLDEN.iterdir()} == {PACKAGE, BUNDLE, CONTRACT, OUTBOX, OUTBOX_1}
-    assert all(path.stat().st_size < 40_000 for path in GOLDEN.iterdir())
+    assert {path.name for path in GOLDEN.iterdir() if path.is_file()} == {
+        PACKAGE,
+        PACKAGE_1,
+        BUNDLE,
+        BUNDLE_2,
+        CONTRACT,
+        OUTBOX,
+        OUTBOX_1,
+        OUTBOX_2,
+        "lineage-1.jsonl",
+    }
+    assert all(path.stat().st_size < 40_000 for path in GOLDEN.iterdir() if path.is_file())
 
 
 def test_the_golden_contract_is_read():
@@ -196,24 +249,59 @@ def test_the_golden_contract_is_written_byte_for_byte(tmp_path):
     assert (tmp_path / CONTRACT).read_bytes() == (GOLDEN / CONTRACT).read_bytes()
 
 
-def test_the_golden_package_is_read():
-    package = packages.read(GOLDEN / PACKAGE, [KEY.public_key()])
+@pytest.mark.parametrize(("name", "number"), [(PACKAGE_1, 1), (PACKAGE, 2)])
+def test_the_golden_package_is_read(name, number):
+    package = packages.read(GOLDEN / name, [KEY.public_key()])
     said = package.manifest
-    assert (said.site, said.number, said.previous, said.policy) == ("bergen", 1, "", "0c" * 32)
+    assert (said.format, said.site, said.number, said.policy) == (number, "bergen", number, "0c" * 32)
     assert (said.created_at, said.first, said.last, said.releases) == (AT + 3, 1, 9, (DIGEST,))
-    assert {name: member.rows for name, member in said.members.items()} == dict(
-        zip(parts.MEMBERS, (2, 1, 1), strict=True)
-    )
-    assert [insight["score"] for insight in package.insights.to_pylist()] == [0.9375, None]
     (first, second), (word,) = package.insights.to_pylist(), package.feedback.to_pylist()
     moment = datetime.fromtimestamp(AT / 1e6, UTC)
-    fields = {FLOW: 151.87, "Pump type": "screw", "_time": None}
     assert (first["sequence"], first["scored_at"], first["kind"]) == (3, moment, "anomaly")
-    assert json.loads(first["fields"]) == fields and second["fields"] == "{}"
+    assert [first["score"], second["score"]] == [0.9375, None]
+    missing = {"_time": None} if number == 1 else {}
+    assert json.loads(first["fields"]) == {FLOW: 151.87, "Pump type": "screw", **missing}
+    assert second["fields"] == "{}"
     assert (word["sequence"], word["correct"], word["note"], word["role"]) == (3, False, "sensor fault", None)
     assert package.histograms.to_pylist() == [
         {"release": DIGEST, "feature": FLOW, "rows": 30, "counts": [10, 20, 0]}
     ]
+
+
+def test_the_golden_package_of_format_1_says_nothing_of_what_came_later():
+    package = packages.read(GOLDEN / PACKAGE_1, [KEY.public_key()])
+    said = package.manifest
+    assert {name: member.rows for name, member in said.members.items()} == dict(
+        zip(parts.MEMBERS[:3], (2, 1, 1), strict=True)
+    )
+    assert said.previous == ""
+    assert (said.complete, said.counts, said.expired, said.lineage) == (-1, None, {}, (0, 0))
+    assert (said.inventory, said.running) == ((), "")
+    assert [len(part) for part in (package.aggregates, package.sketches, package.lineage)] == [0, 0, 0]
+
+
+def test_the_golden_package_of_format_2_says_all():
+    package = packages.read(GOLDEN / PACKAGE, [KEY.public_key()])
+    said = package.manifest
+    assert {name: member.rows for name, member in said.members.items()} == dict(
+        zip(parts.MEMBERS, (2, 1, 1, 1, 1, 2), strict=True)
+    )
+    assert said.previous == packages.read(GOLDEN / PACKAGE_1, [KEY.public_key()]).digest
+    assert {name: getattr(said, name) for name in GOLDEN_SAID} == GOLDEN_SAID
+    assert said.lineage == (17, 18)
+    assert [lineage.decode(line) for line in package.lineage] == GOLDEN_EVENTS
+    (aggregate,), (sketch,) = package.aggregates.to_pylist(), package.sketches.to_pylist()
+    assert aggregate == {
+        "release": DIGEST,
+        "window": datetime(2025, 10, 9, 8, tzinfo=UTC),
+        "rows": 30,
+        "anomalies": 2,
+        "outside": None,
+        "score_sum": 7.5,
+    }
+    assert (sketch["release"], sketch["feature"]) == (DIGEST, FLOW)
+    items = sketches.read(sketch["sketch"], sketch["rows"], sketch["k"])
+    assert items.values.tolist() == [*range(30)]
 
 
 def test_the_golden_package_is_written_again():
@@ -224,21 +312,27 @@ def test_the_golden_package_is_written_again():
     old, new = (packages.read(data, [KEY.public_key()]) for data in (golden, today))
     writers = [written_by(data) for data in (golden, today)]
     assert writers[0] != writers[1], "the same pyarrow wrote other bytes: the format has changed"
-    assert [old.insights, old.feedback, old.histograms] == [new.insights, new.feedback, new.histograms]
+    for part in (*parts.TABLES, parts.LINEAGE):
+        name = part.partition(".")[0]
+        assert getattr(old, name) == getattr(new, name)
     assert msgspec.structs.replace(old.manifest, members={}) == msgspec.structs.replace(
         new.manifest, members={}
     )
 
 
 def written_by(package: bytes) -> str:
-    """The library that wrote its Parquet members."""
+    """The library that wrote its members."""
     _, members = packages._open(package, [KEY.public_key()])
     return pq.ParquetFile(pa.BufferReader(members[parts.INSIGHTS])).metadata.created_by
 
 
-def test_the_golden_bundle_is_read(tmp_path):
+@pytest.mark.parametrize(("name", "acknowledged"), [(BUNDLE, {}), (BUNDLE_2, GOLDEN_ACKS)])
+def test_the_golden_bundle_is_read(tmp_path, name, acknowledged):
     layout = Layout(tmp_path / "site")
-    found = bundle.import_bundle(GOLDEN / BUNDLE, layout, [KEY.public_key()])
+    found = bundle.import_bundle(GOLDEN / name, layout, [KEY.public_key()])
+    assert bundle.acks(GOLDEN / name) == acknowledged
+    for site, data in acknowledged.items():
+        assert acks.read(data, site, [KEY.public_key()]).site == site
     assert {name: getattr(found, name) for name in GOLDEN_RELEASE} == GOLDEN_RELEASE
     assert found.version == 1
     image.unpack(layout, found.image, tmp_path / "unpacked", max_bytes=1 << 20)
@@ -246,61 +340,83 @@ def test_the_golden_bundle_is_read(tmp_path):
     assert contract.read(tmp_path / "unpacked/model/contract.json") == GOLDEN_CONTRACT
 
 
-def test_the_golden_bundle_is_written_byte_for_byte(tmp_path):
-    assert write_bundle(tmp_path) == (GOLDEN / BUNDLE).read_bytes()
+@pytest.mark.parametrize(("name", "acknowledged"), [(BUNDLE, None), (BUNDLE_2, GOLDEN_ACKS)])
+def test_the_golden_bundle_is_written_byte_for_byte(tmp_path, name, acknowledged):
+    assert write_bundle(tmp_path, acknowledged) == (GOLDEN / name).read_bytes()
 
 
 def test_the_golden_outbox_is_read(restored):
     with Outbox(restored, create=False) as outbox:
         counts, rows = outbox.counts(), outbox.rows(1, 4)
         assert counts == outbox.recount() and counts.conserved
-        assert (counts.uploaded, counts.withheld, counts.quarantined, counts.expired) == (1, 1, 1, 0)
+        assert (counts.uploaded, counts.withheld, counts.quarantined) == (1, 1, 1)
         assert [row.disposition for row in rows] == ["uploaded", "withheld", None, "quarantined"]
         assert [row.kind for row in rows] == ["anomaly", "normal", "anomaly", None]
         assert [row.score for row in rows[:3]] == GOLDEN_SCORES
         assert [row.predicted for row in rows[:3]] == [1, 0, 1]
         assert {row.scored_at for row in rows} == {AT} and {row.release for row in rows} == {DIGEST}
         assert [schema.decode(row) for row in rows[:3]] == [GOLDEN_RECORD] * 3
-        assert outbox.last_package() == PackageRow(1, PACKAGE, "0a" * 32, "", 1, 1, 99, AT + 2, AT + 3)
+        package = msgspec.structs.astuple(outbox.last_package())
+        assert package[:9] == (1, PACKAGE_1, "0a" * 32, "", 1, 1, 99, AT + 2, AT + 3)
+        assert outbox.tally().packed == 1
+
+
+def test_the_golden_outbox_tells_of_what_went_and_what_is_home(tmp_path):
+    with Outbox(restore(OUTBOX, tmp_path / "golden.db"), create=False) as outbox:
+        later = {"uploaded_at": AT + 3, "exported_at": AT + 4, "acknowledged_at": AT + 5}
+        assert outbox.last_package() == msgspec.structs.replace(GOLDEN_SEALED, **later)
+        assert outbox.tombstones() == [Tombstone(2, "expired", "normal", "quota", 5, 5, 1, AT + 6)]
+        assert outbox.prune(AT + 9) == Pruned(2, 1, [PACKAGE_1])
+        assert outbox.counts() == outbox.recount() == Counts(6, 1, 1, 1, 1, 2)
+        assert (outbox.find("key 1", FINGERPRINT).first, outbox.find("key 2", FINGERPRINT)) == (1, None)
 
 
 def test_the_golden_block_is_read(tmp_path):
     with Outbox(restore(OUTBOX, tmp_path / "golden.db"), create=False) as outbox:
         for limit in (0, 1):
             assert outbox.unfold(limit) == limit
-            (row,) = outbox.rows(5, 5)
+            (row,) = outbox.rows(6, 6)
             assert (row.score, row.predicted, row.scored_at, row.kind) == (0.5, 1, AT + 4, None)
             assert schema.decode(row) == GOLDEN_RECORD
-            assert outbox.counts() == outbox.recount() == Counts(5, 1, 1, 1, 0, 2)
+            assert outbox.counts() == outbox.recount() == Counts(6, 1, 1, 1, 1, 2)
 
 
 def test_scoring_goes_on_in_the_golden_outbox(restored):
     batch = Batch(None, DIGEST, AT, [golden_block(0.5)], FINGERPRINT)
     with Outbox(restored, create=False) as outbox:
-        scored = outbox.counts().scored
+        scored, waits = outbox.counts().scored, outbox.counts().pending
         (repeated, fresh) = outbox.append([msgspec.structs.replace(batch, key="key 1"), batch])
         assert (repeated.first, repeated.rows, repeated.repeated, repeated.same) == (1, 4, True, True)
         assert (fresh.first, fresh.repeated) == (scored + 1, False)
-        assert insights.derive(outbox)["anomaly"] == 1 + scored - 4
+        assert insights.derive(outbox)["anomaly"] == waits
         assert outbox.counts().conserved and outbox.counts() == outbox.recount()
 
 
-def test_an_outbox_of_format_1_is_upgraded_where_it_is(tmp_path):
-    path = restore(OUTBOX_1, tmp_path / "golden.db")
-    before = stands_in(path)
-    assert before["version"] == (1,)
-    with Outbox(path, create=False) as outbox:
-        # It kept no fingerprints: whatever comes with the key is taken for the same request.
+def test_an_outbox_of_format_1_kept_no_fingerprints(tmp_path):
+    """Whatever comes with the key is taken for the same request."""
+    with Outbox(restore(OUTBOX_1, tmp_path / "golden.db"), create=False) as outbox:
         assert outbox.find("key 1", b"any").same
         (batch,) = outbox.append([Batch("key 2", DIGEST, AT, [golden_block(0.5)], b"one")])
         assert (batch.first, outbox.find("key 2", b"two").same) == (5, False)
+
+
+@pytest.mark.parametrize(("name", "number"), [(OUTBOX_1, 1), (OUTBOX_2, 2)])
+def test_an_outbox_of_an_earlier_format_is_upgraded_where_it_is(tmp_path, name, number):
+    path = restore(name, tmp_path / "golden.db")
+    before = stands_in(path)
+    assert before["version"] == (number,)
+    Outbox(path, create=False).close()
     after = stands_in(path)
     assert after["version"] == (schema.FORMAT,)
-    for name in ("scores", "feedback", "packages", "tally"):
-        assert (after[name], after[f"{name} rows"]) == (before[name], before[f"{name} rows"])
+    for table in ("scores", "feedback"):
+        assert (after[table], after[f"{table} rows"]) == (before[table], before[f"{table} rows"])
+    later = (0, 0, 0, None, None)
+    assert after["packages rows"] == [(*row, *later) for row in before["packages rows"]]
+    assert after["tally rows"] == sorted([*before["tally rows"], ("packed", 1)])
     with closing(sqlite3.connect(path)) as database:
         found = {table: columns_of(database, table) for table in outbox_tables()}
     assert found == outbox_tables()
+    assert after.keys() == stands_in(restore(OUTBOX, tmp_path / "today.db")).keys()
     Outbox(path, create=False).close()
     assert stands_in(path) == after
 
@@ -347,7 +463,7 @@ def fields(struct: type[msgspec.Struct]) -> list[str]:
 
 def outbox_tables() -> dict[str, list[str]]:
     with closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(schema.TABLES)
+        database.executescript(layout.TABLES)
         made = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: columns_of(database, name) for (name,) in made if name != "sqlite_sequence"}
 
@@ -363,6 +479,7 @@ TABLES = [
     *(("return-package", f"`{name}`", list(columns.names)) for name, columns in parts.schemas().items()),
     ("release-bundle", "`bundle.json`", fields(bundlefile.Contents)),
     ("release-bundle", "The signed statement", fields(release.Release)),
+    ("egress-ledger", "A line", fields(Entry)),
     ("contract", "", fields(Contract)),
     ("contract", "Of each of `inputs`", fields(Input)),
     ("contract", "Of each of `references`", fields(Reference)),
@@ -381,6 +498,7 @@ MENTIONED = [
     ("return-package", "", [packages.MANIFEST, *parts.MEMBERS]),
     ("return-package", "`manifest.dsse`", [packages.PAYLOAD_TYPE]),
     ("release-bundle", "`bundle.json`", fields(bundlefile.Blob)),
+    ("release-bundle", "`bundle.json`", fields(bundlefile.Ack)),
     ("release-bundle", "The signed statement", [release.PAYLOAD, release.ARTIFACT]),
     ("release-bundle", "The image", [f"model/{name}" for name in image.FILES]),
     ("outbox", "Example of a record", [*fields(Record), *fields(Context)]),

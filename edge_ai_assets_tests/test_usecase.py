@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ai_assets import usecase
-from edge_ai_assets.usecase import BUNDLED, Ring, UseCase, UseCaseError, load, loads
+from edge_ai_assets.usecase import BUNDLED, Ring, Road, UseCase, UseCaseError, load, loads
 
 GOOD = """\
 name: mill
@@ -108,6 +108,27 @@ BAD = [
     ("name: south", "name: north", 24, "sites.1", "site 'north' is given more than once"),
     ("name: south", "name: so/uth", 24, "sites.1.name", "(it is 'so/uth')"),
     ("name: south", "name: south\n    ring: last", 25, "sites.1.ring", "(it is 'last')"),
+    (
+        "name: south",
+        "name: south\n    road: sea",
+        25,
+        "sites.1.road",
+        "'link', 'diode' or 'media' (it is 'sea')",
+    ),
+    ("fields:", "kinds: [everything]\n  fields:", 20, "egress.kinds.0", "(it is 'everything')"),
+    ("gates:", "returns: {quota_megabytes: 63}\ngates:", 15, "returns.quota_megabytes", "to 64 (it is 63)"),
+    ("gates:", "returns: {when_full: delete}\ngates:", 15, "returns.when_full", "(it is 'delete')"),
+    ("gates:", "returns: {retention_days: -1}\ngates:", 15, "returns.retention_days", "to 0 (it is -1)"),
+    ("gates:", "returns: {window_minutes: 1441}\ngates:", 15, "returns.window_minutes", "1440 (it is 1441)"),
+    (
+        "gates:",
+        "returns: {kilobytes_per_second: 0}\ngates:",
+        15,
+        "returns.kilobytes_per_second",
+        "than 0 (it is 0)",
+    ),
+    ("gates:", "returns: {stale_days: .nan}\ngates:", 15, "returns.stale_days", "finite number (it is nan)"),
+    ("gates:", "returns: {publish: never}\ngates:", 15, "returns.publish", "(it is 'never')"),
     ("gates:", "windows: {rows: [1]}\ngates:", 15, "windows.rows.0", "equal to 2 (it is 1)"),
     ("gates:", "windows: {statistics: [mode]}\ngates:", 15, "windows.statistics.0", "(it is 'mode')"),
     ("gates:", "estimator: {name: oracle}\ngates:", 15, "estimator.name", "(it is 'oracle')"),
@@ -246,6 +267,39 @@ def test_lookups():
     assert case.feature("Mode").categories == ("eco", "full")
     with pytest.raises(KeyError, match="Pressure"):
         case.feature("Pressure")
+    assert case.at("south").ring == Ring.CANARY
+    with pytest.raises(KeyError, match="oslo"):
+        case.at("oslo")
+
+
+def test_a_site_knows_itself_alone_and_all_else_as_it_was():
+    case = loads(GOOD.replace("name: south", "name: south\n    road: media"))
+    alone = case.alone("south")
+    assert [site.name for site in alone.sites] == ["south"] and alone.at("south").road is Road.MEDIA
+    assert alone.model_copy(update={"sites": case.sites}) == case and len(case.sites) == 2
+    assert loads(usecase.dumps(alone)) == alone
+    with pytest.raises(KeyError, match="oslo"):
+        case.alone("oslo")
+
+
+def test_the_way_home_that_nobody_declared_is_a_link_without_bounds():
+    case = loads(GOOD)
+    assert {site.road for site in case.sites} == {Road.LINK}
+    assert case.egress.kinds == ("anomaly", "feedback")
+    assert (case.returns.quota_megabytes, case.returns.kilobytes_per_second) == (None, None)
+    assert (case.returns.when_full, case.returns.publish) == ("refuse", "always")
+
+
+@pytest.mark.parametrize("road", Road)
+def test_each_road_comes_back(road):
+    case = loads(GOOD.replace("name: south", f"name: south\n    road: {road}"))
+    assert case.at("south").road is road and loads(usecase.dumps(case)) == case
+
+
+def test_lineage_leaves_only_if_somebody_says_so():
+    kinds = ["aggregate", "anomaly", "feedback", "histogram", "lineage", "normal", "sketch"]
+    assert loads(GOOD.replace("egress:\n", f"egress:\n  kinds: {kinds}\n")).egress.kinds == tuple(kinds)
+    assert not {"lineage", "sketch", "aggregate"} & set(loads(GOOD).egress.kinds)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
@@ -289,7 +343,21 @@ def cases(draw) -> UseCase:
             "fields": [{"name": name, "leaves": "aggregated"} for name in names],
             "notes": [draw(TEXT)],
         },
-        "sites": [{"name": "a", "value": draw(st.none() | TEXT)}],
+        "returns": draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "quota_megabytes": st.none() | st.integers(64, 10**6),
+                    "when_full": st.sampled_from(["refuse", "expire"]),
+                    "retention_days": st.integers(0, 10**4),
+                    "window_minutes": st.integers(1, 1440),
+                    "kilobytes_per_second": st.none() | st.floats(0.1, 1e6),
+                    "stale_days": st.floats(0.1, 1e4),
+                    "publish": st.sampled_from(["always", "complete"]),
+                },
+            )
+        ),
+        "sites": [{"name": "a", "value": draw(st.none() | TEXT), "road": draw(st.sampled_from(list(Road)))}],
     }
     return UseCase.model_validate(given)
 

@@ -1,27 +1,35 @@
 """What the inbox asset and its sensor do with the packages in the uplink's folder, in the terms of
-`returns.inbox`."""
+`returns.inbox`: taking in, saying how complete each site is, and acknowledging."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge_ai_assets.delivery import signing
+from edge_ai_assets.delivery import durable, pack, signing
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import inbox, packages, tables
+from edge_ai_assets.returns import acks as acknowledgements
+from edge_ai_assets.returns import clock, heads, inbox, packages, watermark
+from edge_ai_assets.returns.heads import Head
 from edge_ai_assets.returns.inbox import Received
+from edge_ai_assets.returns.watermark import Watermark
+from edge_ai_assets.usecase import UseCase
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+_SUFFIX = ".pub.pem"
+
 
 def site_keys(home: Home) -> dict[str, Sequence[Ed25519PublicKey]]:
     """The public keys of the sites that were provisioned."""
-    suffix = ".pub.pem"
     folder = home.keys / "sites"
-    return {path.name.removesuffix(suffix): [signing.load_public(path)] for path in folder.glob(f"*{suffix}")}
+    return {
+        path.name.removesuffix(_SUFFIX): [signing.load_public(path)] for path in folder.glob(f"*{_SUFFIX}")
+    }
 
 
 def receive_all(home: Home) -> Received:
@@ -29,7 +37,8 @@ def receive_all(home: Home) -> Received:
     keys = site_keys(home)
     total = Received(0, 0, 0, 0, [], [], set())
     while True:
-        one = inbox.receive(home.uplink, home.tables, keys, home.refused)
+        failed = {site for site, _ in total.failed}
+        one = inbox.receive(home.uplink, home.tables, keys, home.refused, passing_over=failed)
         total = msgspec.structs.replace(
             one,
             packages=total.packages + one.packages,
@@ -38,17 +47,94 @@ def receive_all(home: Home) -> Received:
             repeated=total.repeated + one.repeated,
             refused=total.refused + one.refused,
             days=total.days | one.days,
+            lineage=total.lineage + one.lineage,
+            failed=total.failed + one.failed,
         )
         if not one.packages:
             return total
 
 
 def new_packages(home: Home) -> list[str]:
-    """Names of packages in the uplink's folder that were not received yet."""
-    known = {(row["site"], row["number"]) for row in tables.rows(home.tables, "packages", ["site", "number"])}
-    found = []
-    for path in home.uplink.glob("*/*"):
-        match = packages.NAME.fullmatch(path.name)
-        if match and (path.parent.name, int(match["number"])) not in known:
-            found.append(path.name)
-    return sorted(found)
+    """Names of packages in the uplink's folder that were not received yet.
+
+    It costs a row a site and, for what was received, a look at its name in the folder.
+    """
+    new, _ = inbox.arrived(home.uplink, heads.read(home.tables))
+    return sorted(path.name for _, _, path in new)
+
+
+def watermarks(home: Home, usecase: UseCase, now: clock.Clock = clock.now) -> list[Watermark]:
+    """How complete each site is, by name: those of the use case, and whoever else sent something."""
+    known = heads.read(home.tables)
+    new, _ = inbox.arrived(home.uplink, known)
+    arrived: defaultdict[str, list[int]] = defaultdict(list)
+    for site, number, _ in new:
+        arrived[site].append(number)
+    names = {site.name for site in usecase.sites} | known.keys() | arrived.keys()
+    return [
+        watermark.mark(
+            site,
+            known.get(site, Head()),
+            arrived=arrived[site],
+            refused=_refused(home, site),
+            registered_at=_registered_at(home, site),
+            stale_days=usecase.returns.stale_days,
+            now=now(),
+        )
+        for site in sorted(names)
+    ]
+
+
+def held_back(home: Home, usecase: UseCase, now: clock.Clock = clock.now) -> list[Watermark]:
+    """The sites for whose sake nothing is published now; none when the use case always publishes."""
+    if usecase.returns.publish == "always":
+        return []
+    return [mark for mark in watermarks(home, usecase, now) if not mark.whole]
+
+
+def acks(home: Home) -> dict[str, bytes]:
+    """A signed acknowledgement for each site that sent something, by site: of all its packages up to the
+    first gap. None while there is no release key.
+
+    They are made of what the tables say was merged, so they are never ahead of it, and the same until more
+    is.
+    """
+    private = home.keys / f"{pack.KEY}.pem"
+    if not private.exists():
+        return {}
+    key = signing.load_private(private)
+    return {
+        site: acknowledgements.make(site, head.number, head.digest, head.received_at, key)
+        for site, head in sorted(heads.read(home.tables).items())
+    }
+
+
+def acknowledge(home: Home) -> list[str]:
+    """Put acknowledgements where the sites' links find them, and give the names of sites for which there is
+    a new one.
+
+    Killed anywhere, the next call writes what is not there.
+    """
+    new = []
+    with durable.locked(home.tables / ".acks.lock"):
+        for site, data in acks(home).items():
+            path = home.uplink / site / acknowledgements.NAME
+            if not path.exists() or path.read_bytes() != data:
+                durable.make_folder(path.parent)
+                with durable.replacing(path) as file:
+                    file.write(data)
+                new.append(site)
+    return new
+
+
+def _refused(home: Home, site: str) -> list[int]:
+    """Numbers of the site's packages in quarantine; other files there were no packages of it."""
+    folder = home.refused / site
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    found = [packages.NAME.match(name) for name in names]
+    return [int(match["number"]) for match in found if match and match["site"] == site]
+
+
+def _registered_at(home: Home, site: str) -> int | None:
+    path = home.keys / "sites" / f"{site}{_SUFFIX}"
+    return path.stat().st_mtime_ns // 1_000 if path.exists() else None

@@ -44,6 +44,8 @@ GLOBAL = {
     "insights": "insights of the day that came home",
     "anomalies": "of these, anomalies",
     "mean_score": "mean score of these insights",
+    "scored": "scores made at the site, by its aggregates; empty when it lets none out",
+    "anomalies_share": "share of anomalies in these, from 0 to 1; empty when it keeps them",
 }
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 
 from edge_ai_assets import interfaces, keys
 from edge_ai_assets.azure import automation
-from edge_ai_assets.azure.assets import insights, lake, model, release
+from edge_ai_assets.azure.assets import history, insights, lake, model, release
 from edge_ai_assets.settings import Settings
 
 RELEASE = [keys.CANDIDATE, keys.CHAMPION, keys.IMAGE, keys.BUNDLE]
@@ -24,7 +24,8 @@ def build_defs(
     first = dg.define_asset_job("first_release", selection=[keys.RAW_TELEMETRY, keys.TRAINING_SET, *RELEASE])
     retrain = dg.define_asset_job("retrain", selection=[keys.TRAINING_SET, *RELEASE])
     bring_home = dg.define_asset_job(
-        "bring_home", selection=[keys.INBOX, keys.INSIGHTS, keys.FEEDBACK, keys.DRIFT, keys.REPORT]
+        "bring_home",
+        selection=[keys.INBOX, keys.HISTORY, keys.INSIGHTS, keys.FEEDBACK, keys.DRIFT, keys.REPORT],
     )
     return dg.Definitions(
         assets=[
@@ -35,6 +36,7 @@ def build_defs(
             release.image,
             release.bundle,
             insights.inbox,
+            history.history,
             insights.insights,
             insights.feedback,
             insights.drift,

@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from edge_ai_assets.azure import arrivals
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.returns import daily, judged
@@ -47,8 +48,7 @@ rect { fill: var(--bar) } line { stroke: var(--line) }
 <h1>$title</h1><p>$description</p><p class="note">$note</p>
 $figures
 <h2>Sites</h2>
-<p class="note">Packages are numbered without gaps: all that happened on a site up to the score named here
-has been accounted for.</p>
+<p class="note">“Complete through 812”: what became of each score up to that one is known here.</p>
 $sites
 <h2>Anomalies by day</h2>
 <p class="note">Insights that sites called a fault, by the UTC day of the score.</p>
@@ -100,26 +100,26 @@ def _figures(home: Home, usecase: UseCase) -> str:
 
 
 def _sites(home: Home, usecase: UseCase) -> str:
-    """Freshness and completeness of each site: a package number without gaps is complete so far."""
-    received: dict[str, list[dict[str, Any]]] = {}
-    for row in deltas.rows(home.tables, "packages"):
-        received.setdefault(row["site"], []).append(row)
-    rows: list[list[Any]] = []
-    for site in usecase.sites:
-        packages = received.get(site.name, [])
-        newest = max(packages, key=lambda row: row["number"], default=None)
-        rows.append(
-            [
-                site.name,
-                site.ring,
-                len(packages),
-                sum(row["rows"] for row in packages),
-                max((row["last"] for row in packages), default=0),
-                _moment(newest["created_at"]) if newest else "nothing yet",
-            ]
-        )
-    names = ["site", "ring", "packages", "insights", "complete up to score", "newest package made"]
-    return _table(names, rows, numbers={2, 3, 4})
+    """Freshness and completeness of each site, those that lack something first."""
+    rings = {site.name: site.ring for site in usecase.sites}
+    counted = Counter[str]()
+    for row in deltas.rows(home.tables, "packages", ["site", "rows"]):
+        counted[row["site"]] += row["rows"]
+    rows = [
+        [
+            mark.site,
+            rings.get(mark.site, NOTHING),
+            mark.head.number,
+            counted[mark.site],
+            mark.sentence,
+            _moment(datetime.fromtimestamp(mark.head.received_at / 1e6, UTC))
+            if mark.head.number
+            else NOTHING,
+        ]
+        for mark in sorted(arrivals.watermarks(home, usecase), key=lambda mark: mark.whole)
+    ]
+    names = ["site", "ring", "packages", "insights", "completeness", "last heard of"]
+    return _table(names, rows, numbers={2, 3})
 
 
 def _anomalies(home: Home) -> list[tuple[date, int]]:

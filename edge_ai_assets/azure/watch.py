@@ -1,5 +1,5 @@
-"""How far the sites' readings have moved from what the champion was trained on, from the histograms that
-came home."""
+"""How far the sites' readings have moved from what the champion was trained on, from the histograms and
+sketches that came home."""
 
 from __future__ import annotations
 
@@ -54,8 +54,6 @@ def champion_release(home: Home) -> str | None:
 
 def drift(home: Home, usecase: UseCase) -> list[SiteDrift]:
     """Judge each site that sent enough readings scored by the newest release; by name."""
-    import numpy as np
-
     from edge_ai_assets.ml import drift as drifts
 
     newest = pack.newest(home.registry, home.keys)
@@ -63,16 +61,18 @@ def drift(home: Home, usecase: UseCase) -> list[SiteDrift]:
         return []
     # Of the model that was released, not of the champion: the next one may be that already, with other bins.
     references = contracts.read(home.candidates / newest.run_id / "contract.json").references
-    rows = tables.rows(home.tables, "histograms", release=newest.image)
+    bins = {reference.name: reference for reference in references}
+    rows = _newest_first(home, newest.image)
     sums: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)
     # Newest first, and only until there are rows enough: drift is about now, not about all time.
-    for (site, _), package in groupby(
-        sorted(rows, key=_newest_first), key=lambda row: (row["site"], row["package"])
-    ):
+    for (site, _), package in groupby(rows, key=lambda row: (row["site"], row["package"])):
         if _seen(sums[site]) < usecase.drift.rows:
             for row in package:
-                known = sums[site].get(row["feature"], 0)
-                sums[site][row["feature"]] = known + np.asarray(row["counts"], np.int64)
+                if (reference := bins.get(row["feature"])) is None:
+                    continue
+                binned = _counts(row, reference)
+                if len(binned) == len(reference.counts):  # other bins say nothing about these
+                    sums[site][reference.name] = sums[site].get(reference.name, 0) + binned
     found = []
     for site, counts in sorted(sums.items()):
         seen = _seen(counts)
@@ -92,8 +92,26 @@ def feedback_rows(home: Home, sites: list[str]) -> int:
     )
 
 
-def _newest_first(row: dict[str, Any]) -> tuple[str, int]:
-    return row["site"], -row["package"]
+def _newest_first(home: Home, release: str) -> list[dict[str, Any]]:
+    """Rows of histograms and sketches by site, each site's newest package first. What a histogram says of a
+    feature in a package goes before what a sketch says: it is exact."""
+    found = {
+        (row["site"], -row["package"], row["feature"]): row
+        for name in ("sketches", "histograms")
+        for row in tables.rows(home.tables, name, release=release)
+    }
+    return [found[key] for key in sorted(found)]
+
+
+def _counts(row: dict[str, Any], reference: Reference) -> np.ndarray:
+    """Rows per bin of the reference, from a histogram's row or a sketch's."""
+    import numpy as np
+
+    from edge_ai_assets.returns import sketches
+
+    if "counts" in row:
+        return np.asarray(row["counts"], np.int64)
+    return sketches.counts(row["sketch"], reference.edges)
 
 
 def _seen(counts: dict[str, np.ndarray]) -> int:

@@ -1,4 +1,5 @@
-"""Offline bundles: one file that carries one release to a site without a link.
+"""Offline bundles: one file that carries one release to a site without a link, and back Azure's word of what
+came home.
 
 What is in the file, and how it is checked, is `bundlefile`'s; what a site does with an imported release is
 `store`'s decision.
@@ -7,7 +8,7 @@ What is in the file, and how it is checked, is `bundlefile`'s; what a site does 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_ai_assets.delivery import archive, durable
 from edge_ai_assets.delivery import release as releases
-from edge_ai_assets.delivery.bundlefile import Contents, begin, checked, contents_of, index_of, name_of
+from edge_ai_assets.delivery.bundlefile import (
+    Contents,
+    ack_name,
+    acks_of,
+    begin,
+    checked,
+    contents_of,
+    heads,
+    index_of,
+    name_of,
+)
 from edge_ai_assets.delivery.errors import ForeignError, MismatchError, MissingError
 from edge_ai_assets.delivery.layout import MARK, Layout
 from edge_ai_assets.delivery.manifest import Descriptor, Digest, encode
@@ -30,24 +41,29 @@ def build(
     keys: Sequence[Ed25519PublicKey],
     *,
     have: frozenset[Digest] = frozenset(),
+    acks: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Write the bundle of a release: the same release and `have` give the same bytes.
+    """Write the bundle of a release: the same release, `have` and `acks` give the same bytes.
 
     Args:
         out: the folder that gets `<usecase>-<version>.bundle`, whole or not at all.
         have: digests that the site has (its `Layout.blobs()`), left out but for the three documents.
+        acks: acknowledgements that ride along, by site; with one, the bundle is of format 2, which earlier
+            versions refuse.
 
     Returns:
         The path of the bundle.
 
     Raises:
-        DeliveryError: the release does not check out, or one of its blobs is missing or damaged.
+        DeliveryError: the release does not check out, one of its blobs is missing or damaged, or an
+            acknowledgement is too large or for what is no name of a site.
     """
+    acks = acks or {}
     statement = releases.find(layout, version, keys)
     path = out / f"{statement.release.usecase}-{version}.bundle"
-    contents = contents_of(statement, have)
+    contents = contents_of(statement, have, acks_of(acks))
     with durable.locked(out / ".lock"), durable.replacing(path) as file:
-        file.writelines(archive.pack(_members(layout, statement, contents)))
+        file.writelines(archive.pack(_members(layout, statement, contents, acks)))
     return path
 
 
@@ -57,6 +73,19 @@ def inspect(path: Path) -> dict[str, Any]:
         contents, _ = begin(path, file)
         size = os.fstat(file.fileno()).st_size
     return {**msgspec.json.decode(encode(contents)), "bytes": size}
+
+
+def acks(path: Path) -> dict[str, bytes]:
+    """The acknowledgements in a bundle, by site: at most `bundlefile.MAX_ACKS` bytes.
+
+    They are what bundle.json lists, and no more is known of them: each site checks its own by its signature.
+
+    Raises:
+        DeliveryError: the file is no bundle, or torn before its blobs.
+    """
+    with durable.open_regular(path) as file:
+        contents, members = begin(path, file)
+        return heads(path, contents, members)[1]
 
 
 def verify(path: Path, keys: Sequence[Ed25519PublicKey]) -> Release:
@@ -108,9 +137,12 @@ def import_bundle(path: Path, layout: Layout, keys: Sequence[Ed25519PublicKey]) 
     return statement.release
 
 
-def _members(layout: Layout, statement: Statement, contents: Contents) -> Iterator[archive.Member]:
-    heads = {"bundle.json": encode(contents), "oci-layout": MARK, "index.json": index_of(statement)}
-    for name, data in heads.items():
+def _members(
+    layout: Layout, statement: Statement, contents: Contents, acks: Mapping[str, bytes]
+) -> Iterator[archive.Member]:
+    first = {"bundle.json": encode(contents), "oci-layout": MARK, "index.json": index_of(statement)}
+    first |= {ack_name(ack.site): acks[ack.site] for ack in contents.acks}
+    for name, data in first.items():
         yield archive.Member(name, len(data), [data])
     for blob in contents.blobs:
         if blob.included:

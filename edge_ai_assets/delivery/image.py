@@ -1,8 +1,9 @@
 """The image of a model: made without a container engine, and unpacked safely.
 
-It has one OCI manifest, one config and one layer. The same arguments give the same digest, on any machine:
-the layer is an uncompressed tar (compressors differ between versions; what travels compressed is the road's
-choice), and no time, user or path gets in. Who signs an image is `release`'s.
+Its last layer holds the model; below it may be those of a runtime image, and then any container engine runs
+it. The same arguments give the same digest, on any machine: the model's layer is an uncompressed tar
+(compressors differ between versions; what travels compressed is the road's choice), and no time, user or path
+gets in. Runtime images are `base`'s, who signs an image is `release`'s.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_ai_assets.delivery import archive, durable
+from edge_ai_assets.delivery import base as bases
 from edge_ai_assets.delivery.errors import MalformedError, MismatchError, MissingError, TooLargeError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.manifest import (
@@ -36,33 +38,36 @@ MAX_FILES = 64
 _MEMBER = re.compile(r"model/([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 
 
-def build(model_dir: Path, layout: Layout, *, annotations: Mapping[str, str]) -> Digest:
+def build(
+    model_dir: Path, layout: Layout, *, annotations: Mapping[str, str], base: Descriptor | None = None
+) -> Digest:
     """Make the image of a model and keep it in `layout`.
 
     Args:
         model_dir: holds `FILES`; whatever else lies in it does not ship.
         annotations: stand on the manifest and so are part of the digest. What differs from run to run
             although the model is the same (a run id, a time) belongs into the release, not here.
+        base: a runtime image in `layout`, see `base.keep`: the model's layer lies on its layers, and what it
+            says of user, environment and command holds. Without one no container engine can run the image.
 
     Returns:
-        The manifest's digest; it depends on the files' content and the annotations alone.
+        The manifest's digest; it depends on the files' content, the annotations and the base alone.
 
     Raises:
-        MissingError: one of the files is not there.
-        MalformedError: an annotation is no text.
+        MissingError: one of the files is not there, or the base is not in `layout`.
+        MalformedError: an annotation is no text, or the base cannot be one.
     """
     missing = [name for name in FILES if not (model_dir / name).is_file()]
     if missing:
         raise MissingError(f"{model_dir} is no complete model: {', '.join(missing)} missing")
     with layout.writing():
+        below = bases.NOTHING if base is None else bases.read(layout, base)
         layer = layout.put_chunks(archive.pack(_members(model_dir)), LAYER)
-        config = {
-            "architecture": "amd64",  # the specification wants one; a model runs on any
-            "os": "linux",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
-        }
-        document = Manifest(layout.put(encode(config), CONFIG), (layer,), annotations=dict(annotations))
+        document = Manifest(
+            layout.put(encode(below.config_with(layer)), CONFIG),
+            (*below.layers, layer),
+            annotations={**below.annotations, **annotations},
+        )
         manifest = encode(document)
         decode(manifest, Manifest, "the image's manifest")  # an annotation that is no text is refused here
         return layout.put(manifest, MANIFEST).digest
@@ -152,10 +157,10 @@ def _members(model_dir: Path) -> Iterator[archive.Member]:
 def _files(layout: Layout, digest: Digest, max_bytes: int) -> Iterator[Iterator[tuple[str, Iterator[bytes]]]]:
     """Names and contents of the files in an image's model layer, after the layer's digest was checked."""
     manifest = read_manifest(layout, describe(layout, digest))
-    if len(manifest.layers) != 1 or manifest.layers[0].media_type != LAYER:
+    if not manifest.layers or manifest.layers[-1].media_type != LAYER:
         kinds = ", ".join(layer.media_type for layer in manifest.layers) or "none"
-        raise MalformedError(f"image {digest} is refused: it must have one layer {LAYER!r}, it has: {kinds}")
-    (layer,) = manifest.layers
+        raise MalformedError(f"image {digest} is refused: its last layer must be {LAYER!r}, it has: {kinds}")
+    layer = manifest.layers[-1]
     if layer.size > max_bytes:
         raise TooLargeError(
             f"image {digest} is refused: its model has {layer.size} bytes, {max_bytes} are allowed"

@@ -3,6 +3,7 @@ bundle."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from edge_ai_assets.delivery import bundle as bundles
@@ -11,6 +12,7 @@ from edge_ai_assets.delivery import release as releases
 from edge_ai_assets.delivery import signing
 from edge_ai_assets.delivery.errors import MissingError
 from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.manifest import Digest
 from edge_ai_assets.delivery.release import Release
 
 KEY = "release"
@@ -40,8 +42,19 @@ def release(model: Path, registry: Path, keys: Path, usecase: str) -> Release:
     )
 
 
-def bundle(registry: Path, keys: Path, media: Path) -> Path:
+def bundle(
+    registry: Path,
+    keys: Path,
+    media: Path,
+    *,
+    have: frozenset[Digest] = frozenset(),
+    acks: Mapping[str, bytes] | None = None,
+) -> Path:
     """Write the newest release as an offline bundle; its path.
+
+    Args:
+        have: what the site that it is for has already.
+        acks: acknowledgements that ride along, by site.
 
     Raises:
         MissingError: there is no release yet.
@@ -51,7 +64,7 @@ def bundle(registry: Path, keys: Path, media: Path) -> Path:
         raise MissingError(f"{registry} holds no release: materialize release/image first")
     media.mkdir(parents=True, exist_ok=True)
     public = signing.load_public(signing.public_path(keys / f"{KEY}.pem"))
-    return bundles.build(Layout(registry), last.version, media, [public])
+    return bundles.build(Layout(registry), last.version, media, [public], have=have, acks=acks)
 
 
 def get(registry: Path, keys: Path, version: int) -> Release:

@@ -32,6 +32,8 @@ class Outcome:
     status: dict[str, Any] = field(default_factory=dict)
     insight: str | None = None
     """Id of an insight that came home, to be explained."""
+    look: list[tuple[str, str]] = field(default_factory=list)
+    """Where to look now: a command or a file, and what it shows."""
 
     @property
     def kept(self) -> bool:
@@ -41,7 +43,7 @@ class Outcome:
         self.promises.append((what, bool(kept), seen))
 
     def judge(self, world: World, drifted: bool) -> None:
-        """Add the promises that are held against the state at the end."""
+        """Add the promises that are held against the state at the end, and where to look."""
         self.status = now = world.status()
         came = tables.rows(world.home.tables, "insights", ["site", "sequence"])
         self.insight = f"{came[-1]['site']}/{came[-1]['sequence']}" if came else None
@@ -77,6 +79,12 @@ class Outcome:
         self.promise(
             "no run failed", not failed, f"{len(failed)} of {world.instance.get_runs_count()} failed"
         )
+        self.look = [
+            ("make ui", "the lineage, runs, checks and pictures in Dagster's web UI"),
+            (str(world.home.lake / "report" / "index.html"), "the page for everyone"),
+            (f".venv/bin/edge-ai explain {self.insight}", "where an insight came from"),
+            (".venv/bin/edge-ai status", "these numbers again"),
+        ]
 
 
 def fields_that_left(home: Home, usecase: UseCase) -> set[str]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,11 +15,13 @@ from rich.console import Console
 from edge_ai_assets import keys, local
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.demo.outcome import Outcome, compare
+from edge_ai_assets.demo.telling import Telling
 from edge_ai_assets.demo.world import DemoError, World
 from edge_ai_assets.home import Home
 from edge_ai_assets.readings import replay
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.scoring import supervisor
+from edge_ai_assets.stack_hub import connecting
 from edge_ai_assets.usecase import UseCase
 
 MARK = "demo.json"
@@ -78,14 +78,14 @@ def stop_services(home: Home) -> None:
         supervisor.stop(folder)
 
 
-class _Story:
+class _Story(Telling):
     """One telling; see `play`."""
 
     def __init__(self, world: World, console: Console) -> None:
-        self.world, self.console = world, console
+        super().__init__(console)
+        self.world = world
         self.home, self.usecase = world.home, world.usecase
         self.outcome = Outcome()
-        self.started = time.monotonic()
 
     def play(self, data: Path | None) -> Outcome:
         """The story from the first readings to the last insight."""
@@ -145,6 +145,7 @@ class _Story:
             say(f"{world.judge(files):,} scores judged")
         with self.step(f"{cut}'s link is back; the sensor drains the backlog") as say:
             link.restore()
+            connecting.hint(self.home.site(cut))
             world.until(lambda: all(world.sent(name) for name in world.names), "the packages of all sites")
             drained, waiting = world.counts(cut), world.packages_waiting(cut)
             seen = f"{cut}: {drained['uploaded']:,} uploaded, {drained['withheld']:,} withheld by policy, "
@@ -210,19 +211,6 @@ class _Story:
         for name, path in files:
             self.world.deliver(path, self.home.site(name).readings)
         self.world.until(self.world.all_scored, "scores of all readings")
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[Callable[[str], None]]:
-        """A step of the story; what it says is shown when it is done."""
-        said: list[str] = []
-        begun = time.monotonic()
-        with self.console.status(f"{title} …"):
-            yield said.append
-        now = time.monotonic()
-        took = f"[green]✓[/] {now - self.started:5.0f} s  {title} [dim]({now - begun:.0f} s)[/]"
-        self.console.print(took, highlight=False, soft_wrap=True)
-        for text in said:
-            self.console.print(f"           [dim]{text}[/]", highlight=False, soft_wrap=True)
 
 
 def _files(phase: dict[str, list[Path]]) -> list[tuple[str, Path]]:

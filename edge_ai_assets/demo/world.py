@@ -148,6 +148,18 @@ class World:
         with Outbox(site.outbox, create=False) as outbox:
             return self.packed(name) and not outbox.unsent()
 
+    def ready(self, name: str) -> bool:
+        """Whether everything that may leave lies where a person takes it to carry."""
+        site = self.home.site(name)
+        with Outbox(site.outbox, create=False) as outbox:
+            waiting = [package.name for package in outbox.unsent()]
+        return (
+            self.packed(name)
+            and all((site.outgoing / package).exists() for package in waiting)
+            and not self.busy("upload_sites")
+            and not self.busy("insights_of_sites")
+        )
+
     def packages_waiting(self, name: str) -> int:
         with Outbox(self.home.site(name).outbox, create=False) as outbox:
             return len(outbox.unsent())

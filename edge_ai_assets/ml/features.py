@@ -44,14 +44,18 @@ def inputs(usecase: UseCase) -> tuple[Input, ...]:
     Raises:
         FeaturesError: two have one name, as when a feature is called like a derived one.
     """
-    numbers = [Input(f.name, "number", f.unit, f.name, *(f.range or (None, None))) for f in usecase.numbers]
+    numbers = [
+        Input(f.name, "number", f.unit, f.name, low, high, kept=f.keep)
+        for f in usecase.numbers
+        for low, high in [f.range or (None, None)]
+    ]
     categories = [
-        Input(f.name, "category", f.unit, f.name, categories=f.categories or ())
+        Input(f.name, "category", f.unit, f.name, categories=f.categories or (), kept=f.keep)
         for f in usecase.features
         if f.kind == "category"
     ]
     derived = [
-        Input(item.name, "number", item.of.unit, item.of.name, *_plausible(item))
+        Input(item.name, "number", item.of.unit, item.of.name, *_plausible(item), kept=item.of.keep)
         for item in _derived(usecase)
     ]
     every = (*numbers, *categories, *derived)

@@ -1,18 +1,20 @@
 """Azure's side of the way home: packages that came are checked and merged into the global Delta tables.
 
-- `insights` by (site, sequence), `feedback` by (site, id), `histograms` by (site, package, release, feature);
-- `packages` by (site, number), written last: it says what was received. A crash in between is healed by
-  receiving again, since a merge adds only what is not there.
+- `insights` and `lineage` by the site's own numbers, `feedback` by (site, id);
+- `histograms`, `aggregates` and `sketches` by the package and what they are of;
+- `packages` by (site, number), and last of all `watermarks` by site: it says what was received. A crash in
+  between is healed by receiving again, since a merge adds only what is not there.
 
-Packages stay in the uplink's folder and are recognised by their number. What the tables are good for is
-decided by the assets that read them.
+Packages stay in the uplink's folder and are recognised by their number. How rows are merged is `merging`'s
+work; what the tables are good for is decided by the assets that read them.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,19 +22,22 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_ai_assets.delivery import durable
-from edge_ai_assets.returns import clock, packages
+from edge_ai_assets.returns import clock, heads, merging, packages
+from edge_ai_assets.returns.checking import check
+from edge_ai_assets.returns.heads import Head
 from edge_ai_assets.returns.packages import MAX_BYTES, Package, PackageError
 from edge_ai_assets.returns.parts import name_of
-from edge_ai_assets.returns.tables import duplicates, existing, insight, merge
+from edge_ai_assets.returns.tables import duplicates, insight
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-__all__ = ["Received", "duplicates", "insight", "receive"]
+__all__ = ["Received", "arrived", "duplicates", "insight", "receive"]
 
-ROWS = 500_000
-"""A call that holds so many insights takes no further package: what it keeps in memory is bounded."""
+ROWS, BYTES = 500_000, 256 * 1024 * 1024
+"""A call that holds so many rows or bytes of them takes no further package: what it keeps in memory is
+bounded."""
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -49,14 +54,11 @@ class Received(msgspec.Struct, frozen=True):
     waiting: list[tuple[str, int]]
     """Gaps: (site, number of the package that is missing) while later ones are there."""
     days: set[date]
-    """Days (UTC) of the scores and feedback that came: what is derived from them per day is out of date."""
-
-
-class _Site:
-    """Where a site's chain of packages stands."""
-
-    def __init__(self, number: int = 0, digest: str = "") -> None:
-        self.number, self.digest = number, digest
+    """Days (UTC) of what came: what is derived from them per day is out of date."""
+    lineage: int = 0
+    """Lineage events that are new in the table."""
+    failed: list[tuple[str, str]] = []
+    """Sites whose packages could neither be merged nor refused, and stay where they are: (site, error)."""
 
 
 def receive(
@@ -68,6 +70,7 @@ def receive(
     limit: int = 100,
     max_bytes: int = MAX_BYTES,
     now: clock.Clock = clock.now,
+    passing_over: Collection[str] = (),
 ) -> Received:
     """Take in the packages that came, in each site's order, at most `limit` of them.
 
@@ -79,84 +82,178 @@ def receive(
         limit: most packages in one call; what is left waits for the next.
         max_bytes: a larger package is refused.
         now: the clock.
+        passing_over: sites whose packages are left alone.
 
-    One process at a time may receive into the same tables; others wait.
+    One process at a time may receive into the same tables; others wait. What is wrong with one site's
+    packages holds up no other site.
+
+    Raises:
+        Exception: whatever the merge raised, if it can merge no site's packages: the tables are broken or out
+            of reach.
     """
     with durable.locked(tables / ".inbox.lock"):
-        chains = _chains(tables)
+        before = heads.read(tables)
+        chains = defaultdict(Head, before)
         refused: list[tuple[str, str]] = []
-        queue = _arrived(uplink_root, quarantine, chains, refused)
+        failed: dict[str, str] = {}
+        queue = _queue(uplink_root, quarantine, chains, refused)
         accepted: list[Package] = []
+        rows = size = 0
+        at = now()
         for site, number, path in queue:
-            if len(accepted) == limit or sum(package.insights.num_rows for package in accepted) >= ROWS:
+            if len(accepted) == limit or rows >= ROWS or size >= BYTES:
                 break
-            chain = chains[site]
-            if number != chain.number + 1:
+            if number != chains[site].number + 1 or site in failed or site in passing_over:
                 continue
             try:
-                accepted.append(_check(path, site, number, chain, keys, max_bytes))
+                package = _read(path, site, number, chains[site], keys, max_bytes)
             except PackageError as error:
                 refused.append(_refuse(path, site, str(error), quarantine))
+            except Exception as error:  # one unreadable file must not keep other sites' packages out
+                failed[site] = f"{path.name}: {error!r}"
             else:
-                chains[site] = _Site(number, accepted[-1].digest)
-        arrived = defaultdict(set)
-        for site, number, path in queue:
-            if path.exists():
-                arrived[site].add(number)
-        waiting = []
-        for site, numbers in sorted(arrived.items()):
-            missing = chains[site].number + 1
-            if missing not in numbers and max(numbers) > missing:
-                waiting.append((site, missing))
-        return _write(tables, accepted, refused, waiting, now())
+                accepted.append(package)
+                chains[site] = _advanced(chains[site], package, at)
+                rows += sum(table.num_rows for table in _tables(package)) + len(package.lineage)
+                size += sum(table.nbytes for table in _tables(package)) + sum(map(len, package.lineage))
+        merged, broken = _merge(tables, accepted, at)
+        chains |= {site: before.get(site, Head()) for site in broken}
+        if merged:
+            heads.write(tables, {site: head for site, head in chains.items() if head.number})
+        return Received(
+            packages=sum(package.manifest.site not in broken for package in accepted),
+            insights=sum(each.insights for each in merged),
+            feedback=sum(each.feedback for each in merged),
+            repeated=sum(each.repeated for each in merged),
+            refused=refused,
+            waiting=_waiting(queue, chains),
+            days={day for each in merged for day in each.days},
+            lineage=sum(each.lineage for each in merged),
+            failed=sorted({**failed, **broken}.items()),
+        )
 
 
-def _chains(tables: Path) -> defaultdict[str, _Site]:
-    chains: defaultdict[str, _Site] = defaultdict(_Site)
-    if table := existing(tables, "packages"):
-        for row in table.to_pyarrow_table(columns=["site", "number", "digest"]).to_pylist():
-            if row["number"] > chains[row["site"]].number:
-                chains[row["site"]] = _Site(row["number"], row["digest"])
-    return chains
+def arrived(root: Path, known: Mapping[str, Head]) -> tuple[list[tuple[str, int, Path]], list[Path]]:
+    """What is in the uplink's folders and was not received.
+
+    Args:
+        root: a folder per site.
+        known: where the sites' chains stand. A package at or below its site's head costs a look at its name.
+
+    Returns:
+        Packages (site, number, path), and files whose names are none of a package of the folder's site.
+    """
+    new: list[tuple[str, int, Path]] = []
+    strays: list[Path] = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.exists() else ():
+        site = folder.name
+        head = known.get(site, Head()).number
+        seen = _seen(site, head)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith(".") or seen(name) or not entry.is_file():
+                    continue
+                match = packages.NAME.fullmatch(name)
+                if not match or name != name_of(site, int(match["number"])):
+                    strays.append(folder / name)
+                elif (number := int(match["number"])) > head:
+                    new.append((site, number, folder / name))
+    return new, strays
 
 
-def _arrived(
-    root: Path, quarantine: Path, chains: Mapping[str, _Site], refused: list[tuple[str, str]]
+def _seen(site: str, head: int) -> Callable[[str], bool]:
+    """Whether a file's name is that of a package up to `head`, for the many that are: without a regular
+    expression."""
+    last, start = name_of(site, head), len(site) + 1
+
+    def seen(name: str) -> bool:
+        # Of two names of one length, the one with the lower number comes first.
+        return (
+            len(name) == len(last)
+            and name <= last
+            and name.startswith(last[:start])
+            and name.endswith(".zip")
+            and name.isascii()
+            and name[start:-4].isdigit()
+        )
+
+    return seen
+
+
+def _queue(
+    root: Path, quarantine: Path, chains: Mapping[str, Head], refused: list[tuple[str, str]]
 ) -> list[tuple[str, int, Path]]:
     """New packages, each site's in order; the sites take turns, so that no backlog holds up the others."""
-    found = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.exists() else ():
-        for path in folder.iterdir():
-            if path.name.startswith(".") or not path.is_file():
-                continue
-            match = packages.NAME.fullmatch(path.name)
-            if not match or path.name != name_of(folder.name, int(match["number"])):
-                reason = f"this is not the name of a package of site {folder.name!r}"
-                refused.append(_refuse(path, folder.name, reason, quarantine))
-            elif (number := int(match["number"])) > chains[folder.name].number:
-                found.append((folder.name, number, path))
-    return sorted(found, key=lambda item: (item[1] - chains[item[0]].number, item[0]))
+    new, strays = arrived(root, dict(chains))
+    for path in strays:
+        reason = f"this is not the name of a package of site {path.parent.name!r}"
+        refused.append(_refuse(path, path.parent.name, reason, quarantine))
+    return sorted(new, key=lambda item: (item[1] - chains[item[0]].number, item[0]))
 
 
-def _check(
+def _read(
     path: Path,
     site: str,
     number: int,
-    chain: _Site,
+    head: Head,
     keys: Mapping[str, Sequence[Ed25519PublicKey]],
     max_bytes: int,
 ) -> Package:
     if site not in keys:
         raise PackageError(f"no key of site {site!r} is known: register the site, then put the package back")
     package = packages.read(path, keys[site], max_bytes=max_bytes)
-    found = package.manifest
-    if (found.site, found.number) != (site, number):
-        raise PackageError(f"the signed manifest says package {found.number} of {found.site!r}")
-    if found.previous != chain.digest:
-        raise PackageError(
-            f"it follows {found.previous or 'nothing'}, the last package received is {chain.digest or 'none'}"
-        )
+    check(package, site, number, head)
     return package
+
+
+def _advanced(head: Head, package: Package, at: int) -> Head:
+    said = package.manifest
+    return Head(
+        number=said.number,
+        digest=package.digest,
+        complete=None if said.complete < 0 else said.complete,
+        waiting=None if said.counts is None else said.counts.waiting,
+        lineage=head.lineage + len(package.lineage),
+        created_at=said.created_at,
+        received_at=at,
+    )
+
+
+def _merge(tables: Path, accepted: Sequence[Package], at: int) -> tuple[list[merging.Merged], dict[str, str]]:
+    """Merge all at once, or site by site if that fails; and the sites whose packages could not be merged."""
+    if not accepted:
+        return [], {}
+    by_site: dict[str, list[Package]] = {}
+    for package in accepted:
+        by_site.setdefault(package.manifest.site, []).append(package)
+    try:
+        return [merging.write(tables, accepted, at)], {}
+    except Exception:
+        if len(by_site) == 1:
+            raise
+    done, broken = [], {}
+    for site, theirs in by_site.items():
+        try:
+            done.append(merging.write(tables, theirs, at))
+        except Exception as error:
+            broken[site] = repr(error)
+            if len(broken) == len(by_site):
+                raise
+    return done, broken
+
+
+def _waiting(queue: Sequence[tuple[str, int, Path]], chains: Mapping[str, Head]) -> list[tuple[str, int]]:
+    there: defaultdict[str, set[int]] = defaultdict(set)
+    for site, number, path in queue:
+        if path.exists():  # what was refused is not
+            there[site].add(number)
+    gaps = []
+    for site, numbers in sorted(there.items()):
+        missing = chains[site].number + 1
+        if missing not in numbers and max(numbers) > missing:
+            gaps.append((site, missing))
+    return gaps
 
 
 def _refuse(path: Path, site: str, reason: str, quarantine: Path) -> tuple[str, str]:
@@ -171,66 +268,6 @@ def _refuse(path: Path, site: str, reason: str, quarantine: Path) -> tuple[str, 
     return f"{site}/{path.name}", reason
 
 
-def _write(
-    tables: Path,
-    accepted: list[Package],
-    refused: list[tuple[str, str]],
-    waiting: list[tuple[str, int]],
-    at: int,
-) -> Received:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    def gathered(part: str, moment: str = "") -> pa.Table:
-        found = []
-        for package in accepted:
-            table: pa.Table = getattr(package, part)
-            if moment:
-                table = table.append_column("day", pc.cast(table[moment], pa.date32()))
-            table = table.append_column("site", pa.repeat(package.manifest.site, table.num_rows))
-            found.append(table.append_column("package", pa.repeat(package.manifest.number, table.num_rows)))
-        return pa.concat_tables(found)
-
-    if not accepted:
-        return Received(0, 0, 0, 0, refused, waiting, set())
-    insights, feedback = gathered("insights", "scored_at"), gathered("feedback", "given_at")
-    new_insights = merge(tables, "insights", insights)
-    new_feedback = merge(tables, "feedback", feedback)
-    merge(tables, "histograms", gathered("histograms"))
-    merge(tables, "packages", _receipts(accepted, at))
-    return Received(
-        packages=len(accepted),
-        insights=new_insights,
-        feedback=new_feedback,
-        repeated=insights.num_rows + feedback.num_rows - new_insights - new_feedback,
-        refused=refused,
-        waiting=waiting,
-        days=set(insights["day"].to_pylist()) | set(feedback["day"].to_pylist()),
-    )
-
-
-def _receipts(accepted: list[Package], at: int) -> pa.Table:
-    import pyarrow as pa
-
-    from edge_ai_assets.returns.tables import schemas
-
-    rows = []
-    for package in accepted:
-        said = package.manifest
-        rows.append(
-            {
-                "site": said.site,
-                "number": said.number,
-                "name": said.name,
-                "digest": package.digest,
-                "previous": said.previous,
-                "policy": said.policy,
-                "rows": package.insights.num_rows,
-                "feedback": package.feedback.num_rows,
-                "first": said.first,
-                "last": said.last,
-                "created_at": said.created_at,
-                "received_at": at,
-            }
-        )
-    return pa.Table.from_pylist(rows, schemas()["packages"])
+def _tables(package: Package) -> Iterator[pa.Table]:
+    for part in ("insights", "feedback", "histograms", "aggregates", "sketches"):
+        yield getattr(package, part)

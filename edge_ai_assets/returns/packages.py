@@ -1,13 +1,14 @@
-"""The file of a return package, format 1: how its parts become one ZIP and are checked coming back.
+"""The file of a return package: how its members become one ZIP and are checked coming back.
 
 One ZIP, nothing compressed twice, with these members in this order:
 
 - `manifest.dsse`: the manifest as JSON, signed by the site's key in a DSSE envelope;
-- `insights.parquet`, `feedback.parquet`, `histograms.parquet`: what the manifest gives digest and size of.
+- what the manifest gives digest and size of, in the order of `parts.MEMBERS`. In format 2 an empty one is
+  left out; in format 1 there are always insights, feedback and histograms, and nothing else.
 
 The same content gives the same bytes, and a reader accepts no other bytes than those: what a ZIP keeps
-outside its members (times, comments, gaps) cannot carry or hide anything. What goes into a package is
-`packing`'s work.
+outside its members (times, comments, gaps) cannot carry or hide anything. The bytes of a member are
+`members`' work, what goes into a package is `packing`'s.
 """
 
 from __future__ import annotations
@@ -17,27 +18,51 @@ import hashlib
 import io
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edge_ai_assets.returns.parts import FORMAT, MEMBERS, Insight, Manifest, Member, Word, schemas
+from edge_ai_assets.returns import manifests, members
+from edge_ai_assets.returns.manifests import PAYLOAD_TYPE, PackageError
+from edge_ai_assets.returns.members import MemberError
+from edge_ai_assets.returns.parts import (
+    LINEAGE,
+    MEMBERS,
+    TABLES,
+    Aggregate,
+    Insight,
+    Manifest,
+    Member,
+    Sketch,
+    Word,
+    schemas,
+)
 from edge_ai_assets.returns.policy import Histogram
+from edge_ai_assets.returns.schema import Tally
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-PAYLOAD_TYPE = "application/vnd.edge-ai.return-package+json"
+__all__ = [
+    "MANIFEST",
+    "MAX_BYTES",
+    "NAME",
+    "PAYLOAD_TYPE",
+    "Package",
+    "PackageError",
+    "build",
+    "peek",
+    "read",
+]
+
 MANIFEST = "manifest.dsse"
 NAME = re.compile(r"(?P<site>[A-Za-z0-9][A-Za-z0-9._-]{0,63})-(?P<number>[0-9]{8,})\.zip")
 MAX_BYTES = 256 * 1024 * 1024
+MAX_LINEAGE = 64 * 1024 * 1024
+"""Bytes of lineage, unpacked: a site packs half of that at most."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
-
-
-class PackageError(ValueError):
-    """A package that must not be used; the message names the member or field and what is wrong with it."""
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -49,6 +74,10 @@ class Package(msgspec.Struct, frozen=True):
     insights: Any
     feedback: Any
     histograms: Any
+    aggregates: Any
+    sketches: Any
+    lineage: list[bytes]
+    """Events as lines without their end; what they mean is `lineage`'s matter."""
 
 
 def build(
@@ -60,16 +89,31 @@ def build(
     created_at: int,
     first: int,
     last: int,
-    insights: list[Insight],
-    feedback: list[Word],
-    histograms: list[Histogram],
+    insights: Sequence[Insight] = (),
+    feedback: Sequence[Word] = (),
+    histograms: Sequence[Histogram] = (),
+    aggregates: Sequence[Aggregate] = (),
+    sketches: Sequence[Sketch] = (),
+    lineage: Sequence[bytes] = (),
+    lineage_last: int = 0,
+    complete: int = -1,
+    counts: Tally | None = None,
+    expired: Mapping[str, int] | None = None,
+    inventory: Sequence[str] = (),
+    running: str = "",
     key: Ed25519PrivateKey,
 ) -> bytes:
-    """The bytes of a package, signed with the site's private key; the same arguments give the same bytes."""
-    from edge_ai_assets.delivery.signing import envelope
+    """The bytes of a package of today's format, signed with the site's private key.
 
-    contents: dict[str, list[Any]] = dict(zip(MEMBERS, (insights, feedback, histograms), strict=True))
-    parts = {name: _parquet(name, rows) for name, rows in contents.items()}
+    The same arguments give the same bytes. They are the manifest's and the members' parts; `lineage_last` is
+    the number of the last event in `lineage`, whose numbers have no gaps.
+    """
+    tables = (insights, feedback, histograms, aggregates, sketches)
+    contents: dict[str, Sequence[Any]] = {n: rows for n, rows in zip(TABLES, tables, strict=True) if rows}
+    releases = {item.release for rows in contents.values() for item in rows}
+    parts = {name: members.table(name, rows) for name, rows in contents.items()}
+    if lineage:
+        contents[LINEAGE], parts[LINEAGE] = lineage, members.lines(lineage)
     manifest = Manifest(
         site=site,
         number=number,
@@ -78,13 +122,19 @@ def build(
         created_at=created_at,
         first=first,
         last=last,
-        releases=tuple(sorted({item.release for rows in contents.values() for item in rows})),
+        releases=tuple(sorted(releases)),
         members={
             name: Member(sha256=hashlib.sha256(data).hexdigest(), size=len(data), rows=len(contents[name]))
             for name, data in parts.items()
         },
+        complete=complete,
+        counts=counts,
+        expired=dict(sorted((expired or {}).items())),
+        lineage=(lineage_last - len(lineage) + 1, lineage_last) if lineage else (0, 0),
+        inventory=tuple(sorted(inventory)),
+        running=running,
     )
-    return _zip({MANIFEST: envelope(msgspec.json.encode(manifest), PAYLOAD_TYPE, key), **parts})
+    return _zip({MANIFEST: manifests.sealed(manifest, key), **parts})
 
 
 def read(source: Path | bytes, keys: Sequence[Ed25519PublicKey], *, max_bytes: int = MAX_BYTES) -> Package:
@@ -93,36 +143,36 @@ def read(source: Path | bytes, keys: Sequence[Ed25519PublicKey], *, max_bytes: i
     Args:
         source: its file, whose name must be the manifest's, or its bytes.
         keys: the public keys one of which must have signed it.
-        max_bytes: a larger file is not read, and no table may unpack to more than eight times as much.
+        max_bytes: a larger file is not read, no table may unpack to more than eight times as much, and
+            lineage to MAX_LINEAGE.
+
+    Returns:
+        The same tables whatever its format; what an earlier one has not is empty.
 
     Raises:
         PackageError: it is too large, damaged, not signed by one of the keys, of a newer format, or not as
             its manifest says.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     data = _bytes(source, max_bytes)
     manifest, parts = _open(data, keys)
     if isinstance(source, Path) and source.name != manifest.name:
         raise PackageError(f"{source.name}: the signed name is {manifest.name}")
-    tables = {}
-    for name, schema in schemas().items():
+    tables: dict[str, Any] = {name: schema.empty_table() for name, schema in schemas().items()}
+    lineage: list[bytes] = []
+    for name, member in manifest.members.items():
         try:
-            file = pq.ParquetFile(pa.BufferReader(parts[name]))
-            unpacked = sum(
-                file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)
-            )
-            if unpacked > 8 * max_bytes:
-                raise PackageError(f"{name} unpacks to {unpacked} bytes, the limit is {8 * max_bytes}")
-            if not file.schema_arrow.equals(schema):
-                raise PackageError(f"{name} has other columns than format {FORMAT}")
-            if file.metadata.num_rows != manifest.members[name].rows:
-                raise PackageError(f"{name} has {file.metadata.num_rows} rows, its manifest says otherwise")
-            tables[name] = file.read()
-        except pa.ArrowException as error:
-            raise PackageError(f"{name} is no readable Parquet: {error}") from error
-    return Package(manifest, hashlib.sha256(data).hexdigest(), *(tables[name] for name in MEMBERS))
+            if name == LINEAGE:
+                lineage = members.read_lines(parts[name], member.rows, MAX_LINEAGE)
+            else:
+                texts = manifest.format == 1
+                tables[name] = members.read_table(name, parts[name], member.rows, 8 * max_bytes, texts=texts)
+        except MemberError as error:
+            raise PackageError(f"{name} {error}") from error
+    first, last = manifest.lineage
+    if len(lineage) != (last - first + 1 if last else 0):
+        raise PackageError(f"{LINEAGE} has {len(lineage)} events, its manifest says {first} to {last}")
+    by_part = {name.partition(".")[0]: table for name, table in tables.items()}
+    return Package(manifest, hashlib.sha256(data).hexdigest(), lineage=lineage, **by_part)
 
 
 def peek(path: Path) -> Manifest:
@@ -142,57 +192,31 @@ def _bytes(source: Path | bytes, max_bytes: int) -> bytes:
 
 
 def _open(data: bytes, keys: Sequence[Ed25519PublicKey]) -> tuple[Manifest, dict[str, bytes]]:
-    from edge_ai_assets.delivery.errors import DeliveryError
-    from edge_ai_assets.delivery.signing import open_envelope
-
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if archive.namelist() != [MANIFEST, *MEMBERS]:
+            if (names := archive.namelist()) != [MANIFEST, *(name for name in MEMBERS if name in names)]:
                 raise PackageError(
-                    f"the package holds {archive.namelist()}, it must hold {[MANIFEST, *MEMBERS]}"
+                    f"the package holds {names}, it must hold {MANIFEST} and some of {[*MEMBERS]}"
                 )
             if any(
                 item.compress_type != zipfile.ZIP_STORED or item.file_size > len(data)
                 for item in archive.filelist
             ):
                 raise PackageError("a member is compressed or larger than its package")
-            parts = {name: archive.read(name) for name in archive.namelist()}
+            parts = {name: archive.read(name) for name in names}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         if isinstance(error, PackageError):
             raise
         raise PackageError(f"the package is damaged: {error}") from error
     if _zip(parts) != data:
         raise PackageError("the package holds bytes outside its members")
-    envelope = parts.pop(MANIFEST)
-    try:
-        payload = open_envelope(envelope, PAYLOAD_TYPE, keys)
-    except DeliveryError as error:
-        raise PackageError(f"the package's signature is refused: {error}") from error
-    if not any(envelope == _envelope(payload, key, envelope) for key in keys):
-        raise PackageError("the envelope around the manifest holds more than manifest and signature")
-    try:
-        found = msgspec.json.decode(payload)
-        if isinstance(found, dict) and found.get("format") != FORMAT:
-            raise PackageError(f"package format {found.get('format')}, this version reads {FORMAT}")
-        manifest = msgspec.convert(found, Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise PackageError(f"the manifest is malformed: {error}") from error
-    if set(manifest.members) != set(MEMBERS):
-        raise PackageError(f"the manifest lists {sorted(manifest.members)}")
+    manifest = manifests.opened(parts.pop(MANIFEST), keys)
+    if set(manifest.members) != set(parts):
+        raise PackageError(f"the manifest lists {sorted(manifest.members)}, there are {sorted(parts)}")
     for name, member in manifest.members.items():
         if len(parts[name]) != member.size or hashlib.sha256(parts[name]).hexdigest() != member.sha256:
             raise PackageError(f"{name} is not what the manifest says: other digest or size")
     return manifest, parts
-
-
-def _envelope(payload: bytes, key: Ed25519PublicKey, like: bytes) -> bytes:
-    """The one form of an envelope with this payload and signer, and the valid signature that `like` holds."""
-    from edge_ai_assets.delivery.signing import key_id
-
-    signature = base64.b64decode(msgspec.json.decode(like)["signatures"][0]["sig"])
-    entry = {"keyid": key_id(key), "sig": base64.b64encode(signature).decode()}
-    text = base64.b64encode(payload).decode()
-    return msgspec.json.encode({"payload": text, "payloadType": PAYLOAD_TYPE, "signatures": [entry]})
 
 
 def _zip(parts: dict[str, bytes]) -> bytes:
@@ -203,20 +227,4 @@ def _zip(parts: dict[str, bytes]) -> bytes:
             item.create_system = 3
             item.external_attr = 0o600 << 16
             archive.writestr(item, data)
-    return buffer.getvalue()
-
-
-def _parquet(name: str, rows: list[Any]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = schemas()[name]
-    columns = {}
-    for field in schema:
-        values = [getattr(row, field.name) for row in rows]
-        if field.name == "fields":
-            values = [msgspec.json.encode(value, order="sorted").decode() for value in values]
-        columns[field.name] = pa.array(values, field.type)
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema), buffer, compression="zstd", compression_level=9)
     return buffer.getvalue()

@@ -1,35 +1,44 @@
 """From the outbox to the spool: one step of a site's egress makes one sealed return package.
 
-The policy decides what goes in (`policy`), `packages` gives it its form, the outbox records it. Sending it is
-`uplink`'s work.
+Which rows go in is `selection`'s matter, what the policy makes of them `content`'s; `packages` gives it its
+form, the outbox records it. Sending it is `uplink`'s work.
 
 The order makes it safe to be killed anywhere: the file is written first, then the outbox seals it. An
 unsealed file is overwritten by the next attempt under the same number; no row is in two sealed packages.
+Where the lineage events of a package end stands in the row that seals it, so none is skipped or sent twice.
+
+Sealing and expiring must not run at the same time: what expires while a package is built would be missing
+from the rows it claims. Whoever expires takes `lock` of the same spool.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_ai_assets.delivery import durable
-from edge_ai_assets.returns import packages
-from edge_ai_assets.returns.outbox import FeedbackRow, Outbox, PackageRow, ScoreRow
-from edge_ai_assets.returns.parts import Insight, Word, name_of
-from edge_ai_assets.returns.policy import Histogram, Policy, Withheld
-from edge_ai_assets.returns.schema import Value, decode
+from edge_ai_assets.returns import packages, selection
+from edge_ai_assets.returns.content import Content
+from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.parts import MAX_INVENTORY, EventMark, EventSource, name_of
+from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.returns.schema import PackageRow, Tally
 from edge_ai_assets.scoring.contract import Contract
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
-T = TypeVar("T", float, bool, str)
+class SpoolFull(RuntimeError):
+    """The packages that wait in the spool hold as much as they may: nothing was packed.
+
+    What waits stays in the outbox, where it can expire by its value; a sealed package cannot.
+    """
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -42,22 +51,10 @@ class Sealed(msgspec.Struct, frozen=True):
     histograms: int
     notes_dropped: int
     """Feedback whose free text stayed because nobody listed it."""
-
-
-class _Content:
-    """What the policy made of the rows at hand."""
-
-    def __init__(self) -> None:
-        self.insights: list[Insight] = []
-        self.words: list[Word] = []
-        self.histograms: list[Histogram] = []
-        self.withheld: defaultdict[str, list[int]] = defaultdict(list)
-        self.broken: defaultdict[str, list[int]] = defaultdict(list)
-        self.withheld_feedback: defaultdict[str, list[int]] = defaultdict(list)
-        self.notes_dropped = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.insights or self.words or self.histograms)
+    aggregates: int = 0
+    sketches: int = 0
+    events: int = 0
+    """Of lineage."""
 
 
 def pack(
@@ -70,8 +67,15 @@ def pack(
     *,
     at: int,
     limit: int = 50_000,
+    events: EventSource | None = None,
+    inventory: Sequence[str] = (),
+    running: str = "",
+    window_minutes: int = 60,
+    spool_bytes: int | None = None,
 ) -> Sealed | None:
-    """Apply the policy to what waits, oldest first, and seal what may leave as one package.
+    """Apply the policy to what waits and seal what may leave as one package.
+
+    Feedback and anomalies go first, then the other scores, the oldest first among equals.
 
     Args:
         outbox: of the site.
@@ -81,145 +85,127 @@ def pack(
         key: the site's private signing key.
         spool: folder of sealed packages, made when missing.
         at: now, µs since 1970, UTC.
-        limit: most scores, and most feedback, that one package accounts for.
+        limit: most scores, and most feedback, that one package accounts for; selection.MAX_PACKED
+            bounds both.
+        events: where the site's lineage events come from. They leave if the policy lists the kind `lineage`,
+            and a package is made for them alone: packing itself makes such events, so whoever packs until
+            nothing waits gives none after the first package.
+        inventory: digests of the blobs that the site's store has; the first MAX_INVENTORY are told.
+        running: digest of the release image that scores now.
+        window_minutes: of the aggregates.
+        spool_bytes: nothing is packed while unsent packages hold that many; None for no bound. One package
+            may go over it.
 
     Returns:
         What was sealed; None when nothing is left that may leave. Either way, records that may not leave are
         withheld, and those that cannot be read are quarantined.
+
+    Raises:
+        SpoolFull: see `spool_bytes`.
+        ValueError: `events` skipped a number.
     """
-    with durable.locked(spool / ".packing.lock"):
+    with lock(spool):
         outbox.recover()
+        _make_room(outbox, site, spool_bytes)
+        last = outbox.last_package()
+        mark = EventMark(last.event_id, last.event_number) if last else EventMark()
+        lines: list[bytes] = []
+        if events and "lineage" in policy.egress.kinds:
+            lines, mark = selection.lineage(events, mark)
         while True:
-            rows, feedback = outbox.waiting(limit), outbox.waiting_feedback(limit)
-            if not rows and not feedback:
-                return None
-            content = _apply(outbox, policy, contracts, rows, feedback)
+            content = Content(policy, contracts)
+            more = selection.take(outbox, content, limit, window_minutes)
             outbox.dispose("quarantined", content.broken)
-            if content:
-                return _seal(outbox, site, policy, key, spool, at, rows, content)
+            if content or lines:
+                break
             outbox.dispose("withheld", content.withheld)
             outbox.dispose("withheld", content.withheld_feedback, table="feedback")
-
-
-def _apply(
-    outbox: Outbox,
-    policy: Policy,
-    contracts: Mapping[str, Contract],
-    rows: list[ScoreRow],
-    feedback: list[FeedbackRow],
-) -> _Content:
-    content = _Content()
-    numbers: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
-    for row in rows:
-        try:
-            inputs = decode(row).inputs
-        except ValueError as error:  # a newer version classified it
-            content.broken[str(error)].append(row.sequence)
-            continue
-        for feature in policy.aggregates & inputs.keys():
-            if isinstance(inputs[feature], int | float):
-                numbers[row.release, feature].append(inputs[feature])
-        values = policy.row(row, contracts.get(row.release))
-        if isinstance(values, Withheld):
-            content.withheld[values.reason].append(row.sequence)
-        else:
-            content.insights.append(_insight(row, values))
-    for item in feedback:
-        (row,) = outbox.rows(item.sequence, item.sequence)
-        try:
-            values = policy.feedback(row, item, contracts.get(row.release))
-        except ValueError as error:
-            values = Withheld(f"its score: {error}")
-        if isinstance(values, Withheld):
-            content.withheld_feedback[values.reason].append(item.id)
-        else:
-            content.words.append(_word(row, item, values))
-            content.notes_dropped += item.note is not None and content.words[-1].note is None
-    releases = {row.release for row in rows}
-    references = {name: contract.references for name, contract in contracts.items() if name in releases}
-    content.histograms = policy.histograms(numbers, references)
-    return content
-
-
-def _insight(row: ScoreRow, values: dict[str, Value]) -> Insight:
-    return Insight(
-        sequence=row.sequence,
-        scored_at=row.scored_at,
-        release=row.release,
-        kind=str(row.kind),
-        score=_column(values, "_score", float),
-        predicted=_column(values, "_predicted", bool),
-        fields=values,
+            if not more:
+                return None
+        number, previous = (last.number + 1, last.digest) if last else (1, "")
+        accounted = set(content.sequences)
+        complete = outbox.complete_through(accounted)
+        data = packages.build(
+            site=site,
+            number=number,
+            previous=previous,
+            policy=policy.digest,
+            created_at=at,
+            first=min(accounted, default=0),
+            last=max(accounted, default=0),
+            insights=content.insights,
+            feedback=content.words,
+            histograms=content.histograms,
+            aggregates=content.aggregates,
+            sketches=content.sketches,
+            lineage=lines,
+            lineage_last=mark.number,
+            complete=complete,
+            counts=_counts(outbox, content),
+            expired=outbox.expired_for(number),
+            inventory=sorted(inventory)[:MAX_INVENTORY],
+            running=running,
+            key=key,
+        )
+        package = PackageRow(
+            number=number,
+            name=name_of(site, number),
+            digest=hashlib.sha256(data).hexdigest(),
+            previous=previous,
+            rows=len(content.insights),
+            feedback=len(content.words),
+            bytes=len(data),
+            created_at=at,
+            complete=complete,
+            event_id=mark.storage_id,
+            event_number=mark.number,
+        )
+        with durable.replacing(spool / package.name) as file:
+            file.write(data)
+        outbox.seal(
+            package,
+            [item.sequence for item in content.insights],
+            [item.id for item in content.words],
+            content.withheld,
+            content.withheld_feedback,
+        )
+    return Sealed(
+        package=package,
+        path=spool / package.name,
+        withheld=content.reasons,
+        histograms=len(content.histograms),
+        notes_dropped=content.notes_dropped,
+        aggregates=len(content.aggregates),
+        sketches=len(content.sketches),
+        events=len(lines),
     )
 
 
-def _word(row: ScoreRow, item: FeedbackRow, values: dict[str, Value]) -> Word:
-    return Word(
-        id=item.id,
-        sequence=row.sequence,
-        given_at=item.given_at,
-        release=row.release,
-        correct=_column(values, "_correct", bool),
-        note=_column(values, "_note", str),
-        role=_column(values, "_role", str),
-        fields=values,
-    )
+def lock(spool: Path) -> AbstractContextManager[object]:
+    """Held by whoever seals packages of this spool, or lets expire what they could hold."""
+    return durable.locked(spool / ".packing.lock")
 
 
-def _column(values: dict[str, Value], name: str, kind: type[T]) -> T | None:
-    """Take a value that has a column of its own; a number's pseudonym has none and stays among the fields."""
-    value = values.get(name)
-    if value is not None and not isinstance(value, kind):
-        return None
-    values.pop(name, None)
-    return value
+def _make_room(outbox: Outbox, site: str, spool_bytes: int | None) -> None:
+    if spool_bytes is None:
+        return
+    waiting = outbox.unsent(outbox.unsent_total())
+    held = sum(package.bytes for package in waiting)
+    if held >= spool_bytes:
+        raise SpoolFull(
+            f"site {site!r}: {len(waiting)} packages of {held} bytes wait to be sent, the bound is "
+            f"{spool_bytes}: nothing more is packed until some are sent or carried away"
+        )
 
 
-def _seal(
-    outbox: Outbox,
-    site: str,
-    policy: Policy,
-    key: Ed25519PrivateKey,
-    spool: Path,
-    at: int,
-    rows: list[ScoreRow],
-    content: _Content,
-) -> Sealed:
-    last = outbox.last_package()
-    number, previous = (last.number + 1, last.digest) if last else (1, "")
-    data = packages.build(
-        site=site,
-        number=number,
-        previous=previous,
-        policy=policy.digest,
-        created_at=at,
-        first=rows[0].sequence if rows else 0,
-        last=rows[-1].sequence if rows else 0,
-        insights=content.insights,
-        feedback=content.words,
-        histograms=content.histograms,
-        key=key,
+def _counts(outbox: Outbox, content: Content) -> Tally:
+    """The outbox's tally as it will be when the package is sealed."""
+    now = outbox.tally()
+    packed = len(content.insights)
+    withheld = len(content.sequences) - packed
+    return msgspec.structs.replace(
+        now,
+        packed=now.packed + packed,
+        withheld=now.withheld + withheld,
+        waiting=now.waiting - packed - withheld,
     )
-    package = PackageRow(
-        number=number,
-        name=name_of(site, number),
-        digest=hashlib.sha256(data).hexdigest(),
-        previous=previous,
-        rows=len(content.insights),
-        feedback=len(content.words),
-        bytes=len(data),
-        created_at=at,
-    )
-    path = spool / package.name
-    with durable.replacing(path) as file:
-        file.write(data)
-    outbox.seal(
-        package,
-        [item.sequence for item in content.insights],
-        [item.id for item in content.words],
-        content.withheld,
-        content.withheld_feedback,
-    )
-    withheld = Counter({reason: len(numbers) for reason, numbers in content.withheld.items()})
-    withheld.update({reason: len(numbers) for reason, numbers in content.withheld_feedback.items()})
-    return Sealed(package, path, dict(withheld), len(content.histograms), content.notes_dropped)

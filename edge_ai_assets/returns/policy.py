@@ -8,20 +8,18 @@ leaves as null: it could carry anything.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
-import math
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from functools import cached_property
 
 import msgspec
 import numpy as np
 
-from edge_ai_assets.returns.outbox import FeedbackRow, ScoreRow
-from edge_ai_assets.returns.schema import Value, decode
+from edge_ai_assets.returns import rules
+from edge_ai_assets.returns.rules import Rule
+from edge_ai_assets.returns.schema import FeedbackRow, Record, ScoreRow, Value, decode
 from edge_ai_assets.scoring.contract import Contract, Reference
-from edge_ai_assets.usecase import EgressField, UseCase
+from edge_ai_assets.usecase import UseCase
 
 SMALL_CELL = 5
 """Fewer rows than that, but some, can be told from no histogram."""
@@ -62,6 +60,12 @@ class Policy:
         self._key = site_key
         self._fields = {field.name: field for field in self.egress.fields}
         self._features = {feature.name: feature for feature in usecase.features}
+        self._own = {
+            name: self._rule(name, name)
+            for name, field in self._fields.items()
+            if name.startswith("_") and field.leaves != "aggregated"
+        }
+        self._rules_of: tuple[Contract | None, dict[str, Rule]] = None, self._rules(None)
 
     @cached_property
     def digest(self) -> str:
@@ -71,22 +75,26 @@ class Policy:
         part["kinds"], part["notes"] = sorted(part["kinds"]), sorted(part["notes"])
         return hashlib.sha256(json.dumps(part, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
-    def row(self, row: ScoreRow, contract: Contract | None = None) -> dict[str, Value] | Withheld:
+    def row(
+        self, row: ScoreRow, contract: Contract | None = None, record: Record | None = None
+    ) -> dict[str, Value] | Withheld:
         """What of a classified score may leave.
 
         Args:
             row: a score with a kind.
             contract: of the release that scored it; without one, derived inputs stay.
+            record: of the row, if the caller has decoded it already.
 
         Returns:
-            Values by input name and, if listed, _time, _run, _score, _predicted; or why all of it stays.
+            Values by input name and, if listed, _time, _run, _score, _predicted; or why all of it stays. An
+            input that the record has not, as one that its release does not keep, is not among them.
 
         Raises:
             ValueError: the record cannot be read.
         """
         if row.kind not in self.egress.kinds:
             return Withheld(f"kind {row.kind} is not listed")
-        return self._values(row, contract)
+        return self._values(row, contract, record or decode(row))
 
     def feedback(
         self, row: ScoreRow, feedback: FeedbackRow, contract: Contract | None = None
@@ -97,12 +105,9 @@ class Policy:
         """
         if "feedback" not in self.egress.kinds:
             return Withheld("kind feedback is not listed")
-        values = self._values(row, contract)
         note = feedback.note if feedback.note in self.egress.notes else None
         given: dict[str, Value] = {"_correct": bool(feedback.correct), "_note": note, "_role": feedback.role}
-        return values | {
-            name: self._leave(name, name, value) for name, value in given.items() if self._listed(name)
-        }
+        return self._values(row, contract, decode(row)) | self._leave(given)
 
     def histograms(
         self,
@@ -114,7 +119,9 @@ class Policy:
         A group of fewer than `minimum_group_size` values, before or after suppression, does not leave at all.
         A cell with 1 to SMALL_CELL - 1 rows leaves as 0 and is not in the total. If it hides fewer than
         SMALL_CELL rows in all, the smallest other cell is hidden as well: the rows of another feature, or the
-        manifest's `first` and `last`, may tell how many are hidden here.
+        manifest's counts, may tell how many are hidden here. Missing values are no cell: how many are missing
+        says nothing of any reading, hiding it would cost a cell of readings whenever a sensor drops out, and
+        that a sensor drops out should be seen.
 
         Args:
             values: by release and feature, of all scored rows whatever their kind; None and NaN are left out.
@@ -123,7 +130,7 @@ class Policy:
         found = []
         for release, listed in sorted(references.items()):
             for reference in listed:
-                if reference.name not in self.aggregates:
+                if reference.name not in self.counted:
                     continue
                 numbers = np.array(
                     [v for v in values.get((release, reference.name), ()) if v is not None], np.float64
@@ -139,63 +146,69 @@ class Policy:
         return found
 
     @cached_property
-    def aggregates(self) -> frozenset[str]:
-        """Numeric features whose counts may leave: all listed ones, except under a pseudonym.
+    def counted(self) -> frozenset[str]:
+        """Numeric features whose counts may leave: all that are listed. None without kind `histogram`."""
+        return frozenset(self._listed_numbers if "histogram" in self.egress.kinds else ())
 
-        None without kind `histogram`.
-        """
-        if "histogram" not in self.egress.kinds:
+    @cached_property
+    def sketched(self) -> frozenset[str]:
+        """Numeric features whose sketches may leave: those that leave as they are or rounded, since a sketch
+        holds values of single rows. None without kind `sketch`."""
+        if "sketch" not in self.egress.kinds:
             return frozenset()
         return frozenset(
-            feature.name
-            for feature in self.usecase.numbers
-            if self._listed(feature.name, but="pseudonymised")
+            name for name in self._listed_numbers if self._fields[name].leaves in ("as_is", "rounded")
         )
 
-    def _values(self, row: ScoreRow, contract: Contract | None) -> dict[str, Value]:
-        record = decode(row)
+    @cached_property
+    def outside_counts(self) -> bool:
+        """Whether it may leave how many rows are outside the range of training: any number may be why."""
+        return len(self._listed_numbers) == len(self.usecase.numbers)
+
+    def listed(self, name: str) -> bool:
+        """Whether a field is listed, if only as `aggregated`."""
+        return name in self._fields
+
+    def number(self, name: str, value: Value) -> float | None:
+        """A number of a listed field as it goes into what leaves of many rows: rounded as in a row, and as it
+        is when it is `aggregated`. None if it is no finite number."""
+        return rules.rounded(self._fields[name].digits, value)
+
+    @cached_property
+    def _listed_numbers(self) -> list[str]:
+        return [
+            feature.name
+            for feature in self.usecase.numbers
+            if feature.name in self._fields and self._fields[feature.name].leaves != "pseudonymised"
+        ]
+
+    def _values(self, row: ScoreRow, contract: Contract | None, record: Record) -> dict[str, Value]:
+        if contract is not self._rules_of[0]:
+            self._rules_of = contract, self._rules(contract)
+        found = self._rules_of[1]
+        values = {name: found[name](value) for name, value in record.inputs.items() if name in found}
+        own: dict[str, Value] = {"_time": record.context.time, "_run": record.context.run}
+        return values | self._leave({**own, "_score": row.score, "_predicted": bool(row.predicted)})
+
+    def _leave(self, own: Mapping[str, Value]) -> dict[str, Value]:
+        """What of our own fields leaves in rows."""
+        return {name: self._own[name](value) for name, value in own.items() if name in self._own}
+
+    def _rules(self, contract: Contract | None) -> dict[str, Rule]:
+        """For each input that leaves in rows, how. A feature leaves by its own rule whatever a contract says,
+        and no input has a name of ours."""
         bases = {item.name: item.base for item in contract.inputs} if contract else {}
-        own = {"_score": row.score, "_predicted": bool(row.predicted)}
-        context = {"_time": record.context.time, "_run": record.context.run}
-        values: dict[str, Value] = {}
-        inputs = {name: value for name, value in record.inputs.items() if not name.startswith("_")}
-        for name, value in {**inputs, **context, **own}.items():
-            base = name if name in self._features or name.startswith("_") else bases.get(name, name)
-            if self._listed(base, but="aggregated"):
-                values[name] = self._leave(name, base, value)
-        return values
+        bases |= {name: name for name in self._features}
+        return {
+            name: self._rule(name, base)
+            for name, base in bases.items()
+            if not name.startswith("_")
+            and base in self._features.keys() & self._fields.keys()
+            and self._fields[base].leaves != "aggregated"
+        }
 
-    def _listed(self, name: str, but: str = "") -> bool:
-        return name in self._fields and self._fields[name].leaves != but
-
-    def _leave(self, name: str, base: str, value: Value) -> Value:
-        field = self._fields[base]
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            return None
-        if field.leaves == "pseudonymised":
-            text = f"{name}\0{value}".encode()
-            return hmac.new(self._key, text, hashlib.sha256).hexdigest()[:16]
-        if not self._plausible(base, value):
-            return None
-        if field.leaves == "as_is":
-            return datetime.fromisoformat(str(value)).isoformat() if base == "_time" else value
-        return _rounded(field, value)
-
-    def _plausible(self, base: str, value: Value) -> bool:
-        if base in self._features:
-            feature = self._features[base]
-            if feature.kind == "category":
-                return isinstance(value, str) and value in (feature.categories or ())
-            return _number(value)
-        match base:
-            case "_time":
-                return isinstance(value, str) and _iso(value)
-            case "_score":
-                return _number(value)
-            case "_predicted" | "_correct":
-                return isinstance(value, bool)
-            case _:
-                return isinstance(value, str)
+    def _rule(self, name: str, base: str) -> Rule:
+        return rules.of(self._fields[base], self._features.get(base), name, self._key)
 
 
 def _counted(numbers: np.ndarray, reference: Reference) -> np.ndarray:
@@ -210,22 +223,3 @@ def _suppressed(counts: np.ndarray) -> np.ndarray:
     if 0 < counts.sum() - left.sum() < SMALL_CELL:
         left[np.where(left, left, np.inf).argmin()] = 0
     return left
-
-
-def _rounded(field: EgressField, value: Value) -> Value:
-    """Only numbers can be rounded; anything else leaves as null."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return round(float(value), field.digits or 0)
-
-
-def _number(value: Value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _iso(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True

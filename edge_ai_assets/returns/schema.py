@@ -1,67 +1,22 @@
-"""The outbox's tables and the records that stand in them. Reading and writing them is `outbox`'s work.
+"""The records and rows of the outbox, and what is told about them.
 
-Format version 2, in `PRAGMA user_version`. A score is first written in a block of `journal`, with the others
-of its commit, and unfolded to a row of `scores` when the way home takes it up. Each is in one state: pending
-(no disposition yet) or one of the dispositions. `tally` counts the rows of `scores`, so that the counts of a
-large outbox cost nothing: what is unfolded is added by the code that unfolds (a trigger would cost as much as
-the insert), every change and every deletion by a trigger, whoever does it.
+How they stand in its file is `layout`'s matter, reading and writing them is `outbox`'s work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-FORMAT = 2
+from edge_ai_assets.returns.journal import BLOCK_SCHEMA
+
+FORMAT = 3
+"""Of the file, in `PRAGMA user_version`."""
 RECORD_SCHEMA = 1
 """Version of the records: {"inputs": {name: value}, "context": {"_time": iso, "_run": text, "_row": n}}"""
-
-JOURNAL = """
-CREATE TABLE journal(
-    first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, scored_at INTEGER NOT NULL, release TEXT NOT NULL,
-    schema INTEGER NOT NULL, block BLOB NOT NULL);
-"""
-UPGRADES = {1: f"{JOURNAL}ALTER TABLE requests ADD COLUMN fingerprint BLOB NOT NULL DEFAULT x'';"}
-"""What makes each earlier format the next one."""
-TABLES = f"""{JOURNAL}
-CREATE TABLE scores(
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT, scored_at INTEGER NOT NULL, release TEXT NOT NULL, score REAL,
-    predicted INTEGER NOT NULL, outside INTEGER NOT NULL, record BLOB NOT NULL,
-    schema INTEGER NOT NULL, kind TEXT,
-    disposition TEXT CHECK (disposition IN ('withheld', 'uploaded', 'quarantined', 'expired')),
-    reason TEXT, package INTEGER);
-CREATE INDEX scores_unclassified ON scores(sequence) WHERE kind IS NULL AND disposition IS NULL;
-CREATE INDEX scores_waiting ON scores(sequence)
-    WHERE kind IS NOT NULL AND disposition IS NULL AND package IS NULL;
-CREATE INDEX scores_packed ON scores(package, sequence) WHERE package IS NOT NULL AND disposition IS NULL;
-CREATE TABLE feedback(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, sequence INTEGER NOT NULL, correct INTEGER NOT NULL, note TEXT,
-    role TEXT NOT NULL, given_at INTEGER NOT NULL,
-    disposition TEXT CHECK (disposition IN ('withheld', 'uploaded', 'quarantined', 'expired')),
-    reason TEXT, package INTEGER);
-CREATE INDEX feedback_waiting ON feedback(id) WHERE disposition IS NULL AND package IS NULL;
-CREATE INDEX feedback_packed ON feedback(package, id) WHERE package IS NOT NULL AND disposition IS NULL;
-CREATE TABLE requests(
-    key TEXT PRIMARY KEY, first INTEGER NOT NULL, rows INTEGER NOT NULL,
-    fingerprint BLOB NOT NULL DEFAULT x'') WITHOUT ROWID;
-CREATE TABLE packages(
-    number INTEGER PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, previous TEXT NOT NULL,
-    rows INTEGER NOT NULL, feedback INTEGER NOT NULL, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL,
-    uploaded_at INTEGER);
-CREATE INDEX packages_unsent ON packages(number) WHERE uploaded_at IS NULL;
-CREATE TABLE tally(state TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO tally VALUES ('pending', 0), ('withheld', 0), ('uploaded', 0), ('quarantined', 0), ('expired', 0);
-CREATE TRIGGER scores_moved AFTER UPDATE OF disposition ON scores
-    WHEN OLD.disposition IS NOT NEW.disposition BEGIN
-    UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition, 'pending');
-    UPDATE tally SET rows = rows + 1 WHERE state = coalesce(NEW.disposition, 'pending');
-END;
-CREATE TRIGGER scores_removed AFTER DELETE ON scores BEGIN
-    UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition, 'pending');
-END;
-"""  # noqa: S608 (our own constants)
-
+KINDS = ("normal", "anomaly")
+"""What a score may be, the least valuable first: in this order they expire."""
 
 Value = float | int | str | bool | None
 
@@ -81,21 +36,30 @@ class Record(msgspec.Struct, frozen=True):
     context: Context = Context()
 
 
-_decode = msgspec.json.Decoder(Record).decode
+DECODERS: dict[int, Callable[[bytes], Record]] = {1: msgspec.json.Decoder(Record).decode}
+"""What makes today's record of a stored one, by its schema: each that was ever written stays."""
 
 
 def decode(row: ScoreRow) -> Record:
-    """The record of a score.
+    """The record of a score, whatever version wrote it.
 
     Raises:
         ValueError: its schema is not known here, or it is not what its schema says.
     """
-    if row.schema != RECORD_SCHEMA:
-        raise ValueError(f"record schema {row.schema} is not known, this version reads {RECORD_SCHEMA}")
+    if row.schema < 0:
+        raise ValueError(
+            f"its block, of schema {-row.schema}, could not be read by a version that knows {BLOCK_SCHEMA}"
+        )
+    if not (read := DECODERS.get(row.schema)):
+        raise ValueError(f"record schema {row.schema} is not known, this version reads {_known()}")
     try:
-        return _decode(row.record)
+        return read(row.record)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"unreadable record: {error}") from error
+
+
+def _known() -> str:
+    return ", ".join(str(schema) for schema in sorted(DECODERS))
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -148,6 +112,7 @@ class ScoreRow(msgspec.Struct, frozen=True):
     outside: int
     record: bytes
     schema: int
+    """Of the record; of a score whose block could not be read, minus the schema of the block."""
     kind: str | None
     disposition: str | None
     reason: str | None
@@ -182,6 +147,17 @@ class PackageRow(msgspec.Struct, frozen=True):
     bytes: int
     created_at: int
     uploaded_at: int | None = None
+    """When the other side was known to have it."""
+    complete: int = 0
+    """Scores up to this are accounted for by it and those before, or are not to come."""
+    event_id: int = 0
+    """Storage id of the last lineage event in it and those before."""
+    event_number: int = 0
+    """How many lineage events are in it and those before."""
+    exported_at: int | None = None
+    """When it was last put on a medium."""
+    acknowledged_at: int | None = None
+    """When it was learnt that the other side merged it."""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -199,3 +175,49 @@ class Counts(msgspec.Struct, frozen=True):
     def conserved(self) -> bool:
         """Whether the promise holds: scored = uploaded + withheld + quarantined + expired + pending."""
         return self.scored == self.uploaded + self.withheld + self.quarantined + self.expired + self.pending
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """The same for the manifest of a package: what left the outbox's hands, whatever was acknowledged."""
+
+    scored: int
+    packed: int
+    """In a sealed package."""
+    withheld: int
+    quarantined: int
+    expired: int
+    waiting: int
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """Scores of which only this is left: `rows` of those from `first` to `last`."""
+
+    package: int
+    """Number of the package that tells of them; 0 for those that an earlier one held or accounted for."""
+    state: str
+    """What had become of them: uploaded, withheld or expired."""
+    kind: str
+    reason: str
+    first: int
+    last: int
+    rows: int
+    at: int
+    """When the last of them went, µs."""
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """What one `prune` removed."""
+
+    rows: int
+    feedback: int
+    packages: list[str]
+    """Files of which nothing is left in the outbox: they may go from the spool, see `Outbox.forget`."""
+
+
+class Expired(msgspec.Struct, frozen=True):
+    """What one `expire` removed."""
+
+    rows: int
+    by_kind: dict[str, int]
+    bytes: int
+    """That are free now."""

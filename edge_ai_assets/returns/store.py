@@ -3,11 +3,12 @@
 Which tables stand in it, and what they mean, is the business of who opens it.
 """
 
+# ruff: noqa: S608 (the SQL is put together from constants)
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -47,9 +48,10 @@ class Store:
     ) -> None:
         self.path = path
         self._patience = patience
-        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        self._db = self._connect()
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
+            # Not left to SQLite's own waiting: it gives up at once when two make the file at the same time.
+            self._insist("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             if self._version() == 0:
@@ -69,6 +71,10 @@ class Store:
             self._db.close()
             raise
 
+    def _connect(self) -> sqlite3.Connection:
+        """The one place where a file is opened: tests put one here that loses power."""
+        return sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+
     def __enter__(self) -> Self:
         return self
 
@@ -77,6 +83,11 @@ class Store:
 
     def close(self) -> None:
         self._db.close()
+
+    def size(self) -> int:
+        """Bytes that the file holds, without those that are free for what comes next."""
+        pragma: Callable[[str], int] = lambda name: self._db.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
+        return (pragma("page_count") - pragma("freelist_count")) * pragma("page_size")
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -90,13 +101,18 @@ class Store:
                 self._db.execute(f"PRAGMA user_version = {leads_to[found]}")
 
     def _begin(self) -> None:
-        """Take the write lock, asking every millisecond: SQLite's own waiting slows down and starves."""
+        """Take the write lock."""
+        self._insist("BEGIN IMMEDIATE")
+
+    def _insist(self, statement: str) -> None:
+        """Execute what needs a lock, asking every millisecond: SQLite's own waiting slows down and
+        starves."""
         deadline = time.monotonic() + self._patience
         self._db.execute("PRAGMA busy_timeout = 0")
         try:
             while True:
                 try:
-                    self._db.execute("BEGIN IMMEDIATE")
+                    self._db.execute(statement)
                     return
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
@@ -125,21 +141,30 @@ class Store:
         finally:
             self._db.execute("COMMIT")
 
-    def _chunks(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        """One statement for each row, CHUNK rows a transaction."""
-        rows = iter(rows)
+    def _chunks(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        """One statement for each row, CHUNK rows a transaction; how many rows of the table it changed."""
+        rows, changed = iter(rows), 0
         while chunk := list(islice(rows, CHUNK)):
             with self._transaction():
-                self._db.executemany(statement, chunk)
+                changed += self._db.executemany(statement, chunk).rowcount
             time.sleep(PAUSE_SECONDS)
+        return changed
 
-    def _sweep(self, table: str, key: str, change: str, where: str) -> None:
-        """UPDATE … WHERE, CHUNK rows a transaction; the change must make the condition false."""
-        some = f"SELECT {key} FROM {table} WHERE {where} LIMIT"  # noqa: S608 (our own constants)
-        while self._db.execute(f"{some} 1").fetchone():
+    def _sweep(self, table: str, key: str, change: str, where: str) -> int:
+        """UPDATE … WHERE in the order of a key above 0, CHUNK rows a transaction; how many it changed.
+
+        One walk over the rows: an index must give them in that order.
+        """
+        found = f"SELECT {key} FROM {table} WHERE {where} AND {key} > ?"
+        end = f"SELECT max({key}) FROM ({found} ORDER BY {key} LIMIT {CHUNK})"
+        update = f"UPDATE {table} SET {change} WHERE {key} IN ({found} AND {key} <= ?)"
+        changed = last = 0
+        while (after := self._db.execute(end, (last,)).fetchone()[0]) is not None:
             with self._transaction():
-                self._db.execute(f"UPDATE {table} SET {change} WHERE {key} IN ({some} {CHUNK})")  # noqa: S608
+                changed += self._db.execute(update, (last, after)).rowcount
+            last = after
             time.sleep(PAUSE_SECONDS)
+        return changed
 
 
 def _statements(script: str) -> Iterator[str]:

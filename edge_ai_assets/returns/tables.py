@@ -21,8 +21,14 @@ KEYS = {
     "insights": ("site", "sequence"),
     "feedback": ("site", "id"),
     "histograms": ("site", "package", "release", "feature"),
+    "aggregates": ("site", "package", "release", "window"),
+    "sketches": ("site", "package", "release", "feature"),
+    "lineage": ("site", "n"),
     "packages": ("site", "number"),
 }
+"""Of the tables that packages are merged into: a key comes once, and what has it stays as it is."""
+UNKNOWN = "unknown"
+"""Kind of a lineage line that this version cannot read: it stands in `raw`, and why in `problem`."""
 
 
 def schemas() -> dict[str, pa.Schema]:
@@ -37,6 +43,27 @@ def schemas() -> dict[str, pa.Schema]:
         "insights": pa.schema([*origin, day, *members[parts.INSIGHTS]]),
         "feedback": pa.schema([*origin, day, *members[parts.FEEDBACK]]),
         "histograms": pa.schema([*origin, *members[parts.HISTOGRAMS]]),
+        "aggregates": pa.schema([*origin, day, *members[parts.AGGREGATES]]),
+        "sketches": pa.schema([*origin, *members[parts.SKETCHES]]),
+        "lineage": pa.schema(
+            {
+                "site": pa.string(),
+                "n": pa.int64(),
+                "kind": pa.string(),
+                "asset": pa.string(),
+                "partition": pa.string(),
+                "at": time,
+                "run": pa.string(),
+                "job": pa.string(),
+                "metadata": pa.string(),
+                "check": pa.string(),
+                "package": pa.int64(),
+                "imported_at": time,
+                "raw": pa.binary(),
+                "problem": pa.string(),
+            }
+        ),
+        # Only ever grows at its end: what an older version made is widened by these columns.
         "packages": pa.schema(
             {
                 "site": pa.string(),
@@ -49,6 +76,31 @@ def schemas() -> dict[str, pa.Schema]:
                 "feedback": pa.int64(),
                 "first": pa.int64(),
                 "last": pa.int64(),
+                "created_at": time,
+                "received_at": time,
+                "format": pa.int64(),
+                "complete": pa.int64(),
+                "scored": pa.int64(),
+                "packed": pa.int64(),
+                "withheld": pa.int64(),
+                "quarantined": pa.int64(),
+                "expired": pa.int64(),
+                "waiting": pa.int64(),
+                "expired_for": pa.string(),
+                "inventory": pa.list_(pa.string()),
+                "running": pa.string(),
+                "lineage_first": pa.int64(),
+                "lineage_last": pa.int64(),
+            }
+        ),
+        "watermarks": pa.schema(
+            {
+                "site": pa.string(),
+                "number": pa.int64(),
+                "digest": pa.string(),
+                "complete": pa.int64(),
+                "waiting": pa.int64(),
+                "lineage": pa.int64(),
                 "created_at": time,
                 "received_at": time,
             }
@@ -94,13 +146,17 @@ def merge(tables: Path, name: str, rows: pa.Table) -> int:
     """Add the rows whose key the table does not have, in one commit; the number added.
 
     A row that is there stays as it is. Of rows with the same key the first is taken. The table is made when
-    missing, so that whoever reads it finds its columns.
+    missing, so that whoever reads it finds its columns, and gets those that an older version did not have:
+    empty for the rows that are there.
     """
     import numpy as np
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, Schema
 
     key, schema = list(KEYS[name]), schemas()[name]
     table = existing(tables, name) or DeltaTable.create(str(tables / name), schema, mode="ignore")
+    known = {field.name for field in table.schema().fields}
+    if added := [field for field in Schema.from_arrow(schema).fields if field.name not in known]:
+        table.alter.add_columns(added)
     if not rows.num_rows:
         return 0
     rows = rows.select(schema.names).cast(schema)
@@ -120,12 +176,18 @@ def merge(tables: Path, name: str, rows: pa.Table) -> int:
 
 
 def duplicates(tables: Path) -> int:
-    """Rows of insights and feedback beyond one per key: 0, or something is broken."""
+    """Rows of insights, feedback and lineage beyond one per key: 0, or something is broken."""
+    import duckdb
+
     extra = 0
-    for name in ("insights", "feedback"):
+    for name in ("insights", "feedback", "lineage"):
         if table := existing(tables, name):
-            rows = table.to_pyarrow_table(columns=list(KEYS[name]))
-            extra += rows.num_rows - rows.group_by(list(KEYS[name])).aggregate([]).num_rows
+            key = ", ".join(f'"{column}"' for column in KEYS[name])
+            with duckdb.connect() as db:
+                db.register("t", table.to_pyarrow_dataset())
+                grouped = f"SELECT count(*) - 1 AS more FROM t GROUP BY {key}"  # noqa: S608
+                query = f"SELECT coalesce(sum(more), 0)::BIGINT FROM ({grouped})"  # noqa: S608
+                extra += db.execute(query).fetchall()[0][0]
     return extra
 
 

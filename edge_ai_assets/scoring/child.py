@@ -86,6 +86,8 @@ class Child:
             options = ["--site", site, "--release", release.path, "--release-id", release.release_id]
             options += ["--version", str(release.version), "--outbox", str(folder / OUTBOX)]
             options += ["--fd", str(socket_fds[0]), "--ready-fd", str(ready_fd), "--alive-fd", str(alive_fd)]
+            if release.quota is not None:
+                options += ["--quota", str(release.quota)]
             if also is not None:
                 options += ["--also", also.path, also.release_id, str(also.version)]
             if exposed is not None:

@@ -31,6 +31,8 @@ class Release:
     release_id: str
     version: int
     path: str
+    quota: int | None = None
+    """Bytes that the outbox may hold while it serves; None for no bound."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,10 @@ def read_wish(folder: Path) -> Wish | None:
     if data is None:
         return None
     try:
-        release = Release(str(data["release_id"]), int(data["version"]), str(data["path"]))
+        quota = data.get("quota")
+        release = Release(
+            str(data["release_id"]), int(data["version"]), str(data["path"]), quota and int(quota)
+        )
         return Wish(release, data.get("request"), float(data.get("deadline", 30.0)))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / DESIRED} needs release_id, version and path: {error!r}") from error

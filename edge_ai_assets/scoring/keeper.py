@@ -38,6 +38,7 @@ class Keeper:
         url: where this machine's own clients reach it.
         exposed: what guards the second socket.
         command: makes a serving process's command line.
+        patient: wait for a release when there is none that can be served, rather than end.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Keeper:
         *,
         exposed: Exposed | None = None,
         command: Command = serve_command,
+        patient: bool = False,
     ) -> None:
+        self._patient = patient
         self._folder, self._site, self._listeners = folder, site, listeners
         self._exposed, self._command = exposed, command
         before = files.read_status(folder)
@@ -93,14 +96,14 @@ class Keeper:
         return 0 if ended.is_set() else 1
 
     async def _work(self, wanted: asyncio.Event) -> None:
-        """Serve what is wanted, each time it is asked for; returns when nothing can be served."""
+        """Serve what is wanted, each time it is asked for; returns when nothing can, unless it is patient."""
         wish = self._wish()
         if wish and not (self._before and self._given_up(wish)):
             await self._fulfil(wish)
         if self.status.current is None and self._before is not None:
             # What is wanted was given up before, or has failed now: what served last serves again.
             await self._switch(Wish(self._before), failed=self.status.failed)
-        while self.status.current is not None:
+        while self._patient or self.status.current is not None:
             await wanted.wait()
             wanted.clear()
             wish = self._wish()

@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Scores over HTTP, each on disk before it is answered, and a page for people.",
         epilog="On another address than loopback it starts only with a certificate and tokens "
         "(`edge-ai tokens add`), or if a proxy before it sees to both.",
+        fromfile_prefix_chars="@",  # @FILE: an option a line, as a container gets them from what is mounted
     )
     what = parser.add_argument_group("what is served")
     what.add_argument(

@@ -53,7 +53,14 @@ def status(folder: Path) -> Status | None:
 
 
 def deploy(
-    folder: Path, *, site: str, release_id: str, version: int, path: Path, timeout: float = 30.0
+    folder: Path,
+    *,
+    site: str,
+    release_id: str,
+    version: int,
+    path: Path,
+    quota: int | None = None,
+    timeout: float = 30.0,
 ) -> Status:
     """Take a release into service on a site; start the site's supervisor if there is none.
 
@@ -65,6 +72,7 @@ def deploy(
         site: the site's name.
         release_id: the release's digest; version: its number.
         path: folder with model.onnx and contract.json; it must stay.
+        quota: bytes that the outbox may hold; scoring is refused beyond.
         timeout: seconds in which the release must be ready.
 
     Raises:
@@ -72,7 +80,7 @@ def deploy(
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    wish = Wish(Release(release_id, version, str(path.resolve())), secrets.token_hex(8), timeout)
+    wish = Wish(Release(release_id, version, str(path.resolve()), quota), secrets.token_hex(8), timeout)
     try:
         with files.hold(folder / DEPLOY_LOCK, seconds=timeout):
             files.write_wish(folder, wish)
@@ -160,6 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--site", required=True, help="the site's name")
     parser.add_argument("--detach", action="store_true", help="go to the background once the socket is bound")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for a release if there is none, as systemd's services do"
+    )
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.detach and os.fork():
                 os._exit(0)  # the lock and the sockets are the other process's now
             host, port = listeners[0].getsockname()
-            keeper = Keeper(folder, options.site, listeners, f"http://{host}:{port}", exposed=exposed)
+            url, patient = f"http://{host}:{port}", options.wait
+            keeper = Keeper(folder, options.site, listeners, url, exposed=exposed, patient=patient)
             return asyncio.run(keeper.run())
     except (OSError, ValueError) as error:
         files.log(folder, f"the supervisor of site {options.site!r} failed: {error}", "error")

@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from edge_ai_assets import keys
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.runs import EVERY, in_flight, turn
 from edge_ai_assets.stack_hub.fleet import alone, runs_for
-from edge_ai_assets.stack_hub.rollout import SiteState, dead_sites, next_sites
-from edge_ai_assets.usecase import UseCase
+from edge_ai_assets.stack_hub.rollout import SiteState, next_sites
+from edge_ai_assets.usecase import Road, UseCase
+
+if TYPE_CHECKING:
+    from edge_ai_assets.returns.connectivity import Change
 
 LOOK = 250
 """Sites looked at in one tick."""
@@ -53,9 +56,12 @@ def sites_registered(usecase: UseCase) -> dg.SensorDefinition:
 
 
 def release_available(
-    job: dg.UnresolvedAssetJobDefinition, home: Home, usecase: UseCase
+    job: dg.UnresolvedAssetJobDefinition,
+    restart: dg.UnresolvedAssetJobDefinition,
+    home: Home,
+    usecase: UseCase,
 ) -> dg.SensorDefinition:
-    """A sensor that brings the newest release to the sites, ring by ring."""
+    """A sensor that brings the newest release in the registry to the sites with a link, ring by ring."""
 
     @dg.sensor(
         name="release_available",
@@ -68,8 +74,7 @@ def release_available(
         """Ask the sites that `rollout.next_sites` names to run the newest release, BATCH a tick.
 
         There is no cursor: which release each site runs is looked up, so a restart neither skips nor repeats
-        one. A site whose service died gets it back first, link or no link. Each deployment is a run of its
-        own because it waits, fails and is retried alone.
+        one. Each deployment is a run of its own because it waits, fails and is retried alone.
         """
         from edge_ai_assets.delivery import pack
         from edge_ai_assets.stack_hub import delivery
@@ -78,16 +83,12 @@ def release_available(
         target = pack.newest(home.registry, home.keys)
         if target is None:
             return dg.SkipReason("there is no release yet")
-        if in_flight(context.instance, job.name):
+        if in_flight(context.instance, job.name, restart.name):
             return dg.SkipReason("a deployment is under way")
         states: dict[str, SiteState] = {
-            name: delivery.state(home.site(name), target) for name in known_sites(context.instance, usecase)
+            name: delivery.state(home.site(name), target, usecase.at(name).road)
+            for name in known_sites(context.instance, usecase)
         }
-        if dead := dead_sites(states):
-            # From the release on its disk: the newest one can come after, and only when there is a link.
-            return requests(
-                alone(dead[:BATCH]), f"again {began(states, dead)}", assets=[keys.SITE_DEPLOYMENT]
-            )
         asked, why = next_sites(usecase, target.version, states)
         if asked:
             # The checks of the sites that have it cost most, and matter only when there is somebody to ask.
@@ -109,9 +110,12 @@ def something_waits(
     marker: Marker,
     description: str,
     unless: Sequence[dg.UnresolvedAssetJobDefinition] = (),
+    apart: bool = False,
 ) -> dg.SensorDefinition:
-    """A sensor that asks for `job` at the sites where something waits, while no run of `unless` is under
-    way."""
+    """A sensor that asks for `job` at the sites where something waits, while no run of `unless` is under way.
+
+    `apart`: a run a site, for what waits, fails and is retried alone.
+    """
 
     @dg.sensor(
         name=name, job=job, minimum_interval_seconds=EVERY, default_status=RUNNING, description=description
@@ -136,26 +140,89 @@ def something_waits(
             return dg.SkipReason(f"nothing waits at {len(looked)} sites")
         state = hashlib.sha256(repr(sorted(markers.items())).encode()).hexdigest()[:16]
         registered = context.instance.get_dynamic_partitions(str(SITES.name))
-        return requests(runs_for(list(markers), registered), state, cursor=last)
+        runs = alone(list(markers)) if apart else runs_for(list(markers), registered)
+        return requests(runs, state, cursor=last)
 
     return sensor
 
 
-def requests(
-    runs: Iterable[dict[str, str]],
-    state: str,
-    *,
-    cursor: str | None = None,
-    assets: Sequence[dg.AssetKey] | None = None,
-) -> dg.SensorResult:
+def packages_waiting(
+    job: dg.UnresolvedAssetJobDefinition, home: Home, usecase: UseCase, observed: dg.AssetKey
+) -> dg.SensorDefinition:
+    """A sensor that lets packages leave when a site's road is open, and records when it opens and closes."""
+
+    @dg.sensor(
+        name="link_up",
+        job=job,
+        minimum_interval_seconds=EVERY,
+        default_status=RUNNING,
+        description="Packages wait at a site whose road is open; its link is watched.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        """Look at LOOK sites a tick, in turn; the cursor is the last one looked at.
+
+        What is known of a link stands in the site's folder: real uploads change it, and a probe when none was
+        needed for a while. Each change becomes an observation of site/upload with the time the former state
+        lasted.
+        """
+        from edge_ai_assets.returns import clock
+        from edge_ai_assets.stack_hub import connecting, waiting
+
+        if in_flight(context.instance, job.name):
+            return dg.SkipReason(f"a run of {job.name} is under way")
+        due: dict[str, str] = {}
+        seen: list[dg.AssetObservation] = []
+        known = known_sites(context.instance, usecase)
+        roads = {name: usecase.at(name).road for name in known}
+        known = sorted(name for name in known if roads[name] is not Road.QUEUE)  # the function's own
+        looked = next_in_turn(known, context.cursor, LOOK)
+        last = context.cursor
+        for name in looked:
+            if len(due) == BATCH:
+                break
+            last, site = name, home.site(name)
+            way = connecting.road(site, usecase, home.uplink)
+            if way is None:
+                if number := waiting.to_carry(site):
+                    due[name] = number
+            elif site.root.exists():
+                found = connecting.look(site, way, clock.now())
+                seen += [observation(observed, name, change) for change in found.changes]
+                if found.upload_due:  # asked again at once when the link was away meanwhile
+                    due[name] = f"{waiting.newest_package(site)} {found.link.since}"
+        state = hashlib.sha256(repr(sorted(due.items())).encode()).hexdigest()[:16]
+        registered = context.instance.get_dynamic_partitions(str(SITES.name))
+        return dg.SensorResult(
+            run_requests=requests(runs_for(list(due), registered), state).run_requests,
+            asset_events=seen,
+            cursor=last,
+            skip_reason=None if due else f"nothing may leave at {len(looked)} sites",
+        )
+
+    return sensor
+
+
+def observation(key: dg.AssetKey, site: str, change: Change) -> dg.AssetObservation:
+    """That a site's link changed."""
+    return dg.AssetObservation(
+        key,
+        partition=site,
+        metadata={
+            "link": str(change.after),
+            "link_before": str(change.before),
+            "seconds_before": round(change.seconds, 1),
+            "flaps": change.flaps,
+            "changed_at": dg.MetadataValue.timestamp(change.at / 1e6),
+        },
+    )
+
+
+def requests(runs: Iterable[dict[str, str]], state: str, *, cursor: str | None = None) -> dg.SensorResult:
     """Run requests with these tags. The same state asks once in RETRY_SECONDS, so a failing run does not
     spin, and is tried again."""
     return dg.SensorResult(
         run_requests=[
-            dg.RunRequest(
-                run_key=f"{state}/{'..'.join(tags.values())}/{turn()}", tags=tags, asset_selection=assets
-            )
-            for tags in runs
+            dg.RunRequest(run_key=f"{state}/{'..'.join(tags.values())}/{turn()}", tags=tags) for tags in runs
         ],
         cursor=cursor,
     )

@@ -8,8 +8,9 @@ import dagster as dg
 
 from edge_ai_assets import keys
 from edge_ai_assets.settings import Settings
-from edge_ai_assets.stack_hub import automation, waiting
+from edge_ai_assets.stack_hub import automation, forwarding_sensor, waiting
 from edge_ai_assets.stack_hub.assets import deployment, returns, scores
+from edge_ai_assets.usecase import Road
 
 
 def build_defs(
@@ -18,7 +19,10 @@ def build_defs(
     """The location's definitions; `resources` override the ones made from `settings`."""
     settings = settings or Settings.load()
     home, usecase = settings.folders(), settings.load_usecase()
+    if own := home.own_site:
+        usecase = usecase.alone(own)
     deploy = dg.define_asset_job("deploy_sites", selection=[keys.SITE_RELEASE, keys.SITE_DEPLOYMENT])
+    restart = dg.define_asset_job("restart_sites", selection=[keys.SITE_DEPLOYMENT])
     home_again = [keys.SITE_INSIGHTS, keys.SITE_EGRESS, keys.SITE_UPLOAD]
     score = dg.define_asset_job("score_sites", selection=[keys.SITE_SCORES, *home_again])
     insights = dg.define_asset_job("insights_of_sites", selection=home_again)
@@ -32,10 +36,31 @@ def build_defs(
             returns.egress,
             returns.upload,
         ],
-        jobs=[deploy, score, insights, upload],
+        jobs=[deploy, restart, score, insights, upload],
         sensors=[
             automation.sites_registered(usecase),
-            automation.release_available(deploy, home, usecase),
+            # A site by itself knows no registry: what it is to run comes on media.
+            *([] if own else [automation.release_available(deploy, restart, home, usecase)]),
+            automation.something_waits(
+                "bundle_arrived",
+                deploy,
+                home,
+                usecase,
+                waiting.bundles,
+                "A medium with a bundle was carried to a site.",
+                unless=[restart],
+                apart=True,
+            ),
+            automation.something_waits(
+                "service_down",
+                restart,
+                home,
+                usecase,
+                waiting.service,
+                "A site's service is gone: it gets back the release on its disk, link or no link.",
+                unless=[deploy],
+                apart=True,
+            ),
             automation.something_waits(
                 "readings_waiting",
                 score,
@@ -53,14 +78,10 @@ def build_defs(
                 "Scores or feedback, from whomever, wait to become insights.",
                 unless=[score],
             ),
-            automation.something_waits(
-                "link_up",
-                upload,
-                home,
-                usecase,
-                waiting.packages,
-                "Packages wait at a site whose link is up.",
+            forwarding_sensor.insights_queued(
+                home, [site.name for site in usecase.sites if site.road is Road.QUEUE]
             ),
+            automation.packages_waiting(upload, home, usecase, keys.SITE_UPLOAD),
         ],
         # A run here is short and starts fast: a process a step would cost more than the step.
         executor=dg.in_process_executor,

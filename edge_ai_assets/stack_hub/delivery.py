@@ -2,40 +2,96 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
+from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import bundle as bundles
-from edge_ai_assets.delivery import signing
+from edge_ai_assets.delivery import durable, signing
+from edge_ai_assets.delivery import release as releases
+from edge_ai_assets.delivery.errors import DeliveryError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.release import Release
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
+from edge_ai_assets.returns import clock
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.scoring import folder, supervisor
+from edge_ai_assets.stack_hub import connecting, disk
 from edge_ai_assets.stack_hub.provision import release_key
 from edge_ai_assets.stack_hub.rollout import SiteState
+from edge_ai_assets.usecase import Road
 
 
 class NothingInstalled(RuntimeError):
     """The site has no release yet."""
 
 
-def fetch(site: SiteHome, registry: Path) -> Release:
+@dataclass(frozen=True)
+class Fetched:
+    """What came to a site's disk."""
+
+    release: Release
+    """The newest one that is installed now."""
+    refused: dict[str, str]
+    """Bundles that were not taken, with the reason."""
+    acknowledged: int = 0
+    """Return packages of which a bundle brought Azure's acknowledgement."""
+
+
+def fetch(site: SiteHome, registry: Path, road: Road) -> Fetched:
     """Bring the newest release to the site's disk: from the registry, or without a link from carried bundles.
 
+    Bundles that were carried here are taken in either case, so that a medium is never left unread; so are the
+    acknowledgements in them.
+
     Raises:
-        LinkDown: there is no way to the registry, and no bundle in the site's `media/`.
-        DeliveryError: the release does not check out; what was there stays.
+        NothingInstalled: nothing ever came: there is no way to the registry, and no bundle in `media/`.
+        DeliveryError: the release does not check out, or a bundle does not and none brought anything new;
+            what was there stays.
     """
-    store, link, trusted = SiteStore(site.root), Link(site.root), [signing.load_public(release_key(site))]
-    if link.up:
-        return store.fetch(Layout(registry), trusted)
-    carried = sorted(site.media.glob("*.bundle"))
-    if not carried:
-        link.check()
-    for path in carried:
-        bundles.import_bundle(path, store.layout, trusted)
-    return store.fetch(store.layout, trusted)
+    store, trusted = SiteStore(site.root), [signing.load_public(release_key(site))]
+    before = store.newest()
+    refused: dict[str, str] = {}
+    acknowledged = 0
+    problem: DeliveryError | None = None
+    looked_at = carried_marker(site)
+    for path in bundles_carried(site):
+        try:
+            # First: what is acknowledged is signed by itself, and true of whatever release it came with.
+            found = connecting.apply_acks_of(site, path, clock.now())
+            acknowledged += found.packages if found else 0
+            bundles.import_bundle(path, store.layout, trusted)
+        except DeliveryError as error:
+            refused[path.name], problem = str(error), error
+    linked = road.pulls and Link(site.root).up
+    if (looked_at or not linked) and releases.latest(store.layout, trusted) is not None:
+        newest = store.fetch(store.layout, trusted)
+    elif not linked and problem is None:
+        why = "its link is down (`edge-ai link up` restores it)" if road.pulls else f"its road is {road}"
+        raise NothingInstalled(
+            f"site {site.name} has nothing to run: {why}, and no bundle lies in {site.media}: carry one there"
+        )
+    if linked:
+        newest = store.fetch(Layout(registry), trusted)
+    with durable.replacing(site.taken) as file:
+        file.write(looked_at.encode())
+    if problem is not None and store.newest() == before and not untried(site):
+        raise problem
+    return Fetched(newest, refused, acknowledged)
+
+
+def bundles_carried(site: SiteHome) -> list[Path]:
+    """Bundles in the site's `media/`, by version: a later one may build upon an earlier."""
+    found = (path for path in site.media.glob("*.bundle") if not path.name.startswith("."))
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def carried_marker(site: SiteHome) -> str:
+    """What tells one state of `media/` from another, without reading the bundles."""
+    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in bundles_carried(site)]
+    return hashlib.sha256(repr(seen).encode()).hexdigest() if seen else ""
 
 
 def installed(site: SiteHome) -> Release:
@@ -48,6 +104,12 @@ def installed(site: SiteHome) -> Release:
     if not found:
         raise NothingInstalled(f"site {site.name} has no release: materialize site/release first")
     return found[-1]
+
+
+def untried(site: SiteHome) -> bool:
+    """Whether nobody asked the site's service yet to run the newest release on the site's disk."""
+    newest, wish = SiteStore(site.root).newest(), folder.read_wish(site.root)
+    return newest is not None and (wish is None or wish.release.version != newest)
 
 
 def unpacked(site: SiteHome, release: Release) -> Path:
@@ -63,10 +125,11 @@ def deploy(site: SiteHome, release: Release) -> supervisor.Status:
         release_id=release.image,
         version=release.version,
         path=unpacked(site, release),
+        quota=disk.outbox_bytes(usecases.load(unpacked(site, release) / "usecase.yaml").returns),
     )
 
 
-def state(site: SiteHome, target: Release) -> SiteState:
+def state(site: SiteHome, target: Release, road: Road) -> SiteState:
     """What the rollout needs to know of a site, but for its checks."""
     running, last = supervisor.status(site.root), folder.read_status(site.root)
     failed = (
@@ -76,5 +139,5 @@ def state(site: SiteHome, target: Release) -> SiteState:
         serving=running.version if running else None,
         since=last.since if last else None,
         failed=failed.reason if failed else None,
-        linked=Link(site.root).up,
+        linked=road.pulls and Link(site.root).up,
     )

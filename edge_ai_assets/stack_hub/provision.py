@@ -1,7 +1,7 @@
 """What a site needs before its first release: folders, its own keys, and the key it trusts releases by.
 
-Embedded default: both sides are on one machine, so public keys are copied. The private ones never leave
-their side.
+Embedded default: both sides are in one home, so public keys are copied. A site with a home of its own got
+them by `enrolment`. The private ones never leave their side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def provision(home: Home, name: str) -> SiteHome:
         MissingError: there is no release key to trust yet.
     """
     site = home.site(name)
-    for folder in (site.readings, site.spool, site.keys):
+    for folder in (site.readings, site.spool, site.media, site.keys):
         folder.mkdir(parents=True, exist_ok=True)
     with durable.locked(site.keys / ".lock"):
         if not private_key(site).exists():
@@ -35,8 +35,9 @@ def provision(home: Home, name: str) -> SiteHome:
             with durable.replacing(pseudonym) as file:
                 os.fchmod(file.fileno(), 0o600)
                 file.write(secrets.token_bytes(32))
-        _pin(signing.public_path(private_key(site)), home.keys / "sites" / f"{name}.pub.pem")
-        _pin(signing.public_path(home.keys / f"{pack.KEY}.pem"), release_key(site))
+        if home.own_site is None:
+            _pin(signing.public_path(private_key(site)), known_key(home, name))
+            _pin(signing.public_path(home.keys / f"{pack.KEY}.pem"), release_key(site))
     return site
 
 
@@ -48,6 +49,11 @@ def private_key(site: SiteHome) -> Path:
 def release_key(site: SiteHome) -> Path:
     """The public key a site trusts releases by."""
     return site.keys / "trusted-release.pub.pem"
+
+
+def known_key(home: Home, name: str) -> Path:
+    """The public key by which Azure knows a site's return packages."""
+    return home.keys / "sites" / f"{name}.pub.pem"
 
 
 def _pin(source: Path, target: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,15 +12,18 @@ import msgspec
 from edge_ai_assets.delivery import signing
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.returns import packing, uplink
+from edge_ai_assets.returns import clock, media, packing
 from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.link import Link
 from edge_ai_assets.returns.outbox import Counts, Outbox
+from edge_ai_assets.returns.parts import EventSource
 from edge_ai_assets.returns.policy import Policy
 from edge_ai_assets.scoring import contract as contracts
+from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.scoring.contract import Contract
+from edge_ai_assets.stack_hub import connecting, disk
 from edge_ai_assets.stack_hub.provision import PSEUDONYM_KEY, private_key
 from edge_ai_assets.stack_hub.scoring import deployed_usecase
+from edge_ai_assets.usecase import Road, UseCase
 
 NOTHING = Counts(scored=0, uploaded=0, withheld=0, quarantined=0, expired=0, pending=0)
 
@@ -39,32 +41,87 @@ class Packed:
     """Scores that stay by policy."""
     withheld: Counter[str] = field(default_factory=Counter)
     """Scores and feedback that stay, by reason, as far as they were packed beside something that leaves."""
+    lineage: int = 0
+    """Events of the site's own Dagster."""
+    stopped: str | None = None
+    """Why not all that waits was packed."""
+    room: disk.Room = field(default_factory=lambda: disk.Room(0, 0, 0))
 
 
-def pack_all(site: SiteHome) -> Packed:
-    """Pack everything that waits and may leave, under the policy of the running release."""
-    policy = Policy(deployed_usecase(site), (site.keys / PSEUDONYM_KEY).read_bytes())
+def pack_all(site: SiteHome, events: EventSource | None = None, *, queued: bool = False) -> Packed:
+    """Pack everything that waits and may leave, under the policy of the running release, and make room.
+
+    Args:
+        events: what the site's own Dagster recorded; None where Azure's Dagster is the same.
+        queued: packages are made by the function, of what it finds on the queue: only room is made.
+    """
+    usecase = deployed_usecase(site)
+    policy = Policy(usecase, (site.keys / PSEUDONYM_KEY).read_bytes())
     key = signing.load_private(private_key(site))
+    running, store = supervisor.status(site.root), SiteStore(site.root)
     packed = Packed(policy=policy.digest)
     with Outbox(site.outbox, create=False) as outbox:
+        packed.room = disk.make_room(site, outbox, usecase.returns)
+        if queued:
+            return packed
         before = outbox.counts()
-        while sealed := packing.pack(
-            outbox, site.name, policy, _contracts(site), key, site.spool, at=time.time_ns() // 1000
-        ):
-            packed.packages.append(sealed.package.name)
-            packed.rows += sealed.package.rows
-            packed.feedback += sealed.package.feedback
-            packed.bytes += sealed.package.bytes
-            packed.withheld.update(sealed.withheld)
+        try:
+            while sealed := packing.pack(
+                outbox,
+                site.name,
+                policy,
+                _contracts(site),
+                key,
+                site.spool,
+                at=clock.now(),
+                # Once: packing makes events itself, and would find some for ever.
+                events=None if packed.packages else events,
+                inventory=sorted(store.layout.blobs()),
+                running=(running.release_id if running else None) or "",
+                window_minutes=usecase.returns.window_minutes,
+                spool_bytes=disk.spool_bytes(usecase.returns),
+            ):
+                packed.packages.append(sealed.package.name)
+                packed.rows += sealed.package.rows
+                packed.feedback += sealed.package.feedback
+                packed.bytes += sealed.package.bytes
+                packed.withheld.update(sealed.withheld)
+                packed.lineage += sealed.events
+        except packing.SpoolFull as error:
+            packed.stopped = str(error)
         packed.withheld_rows = outbox.counts().withheld - before.withheld
     return packed
 
 
-def upload(site: SiteHome, root: Path) -> uplink.Uploaded:
-    """Send what is packed over the site's link; a cut is no error, the rest waits."""
-    road = uplink.FolderUplink(root, site.name, Link(site.root))
+@dataclass(frozen=True)
+class Left:
+    """What one pass over the spool let leave."""
+
+    names: list[str]
+    """Of packages."""
+    bytes: int
+    acknowledged: int
+    """Packages that Azure was found to have merged."""
+    waiting: int
+    interrupted: str | None = None
+    """Why it stopped early: what the link said."""
+
+
+def let_leave(site: SiteHome, usecase: UseCase, root: Path) -> Left:
+    """Let what is packed leave by the site's road: over its link, or into its `outgoing/`, to be carried.
+
+    A cut of the link is no error, the rest waits.
+    """
+    if usecase.at(site.name).road is Road.QUEUE:  # the function sends what it made
+        return Left([], 0, 0, counts(site).pending)
+    way = connecting.road(site, usecase, root)
+    if way is not None:
+        sent = connecting.send(site, way)
+        return Left(sent.names, sent.bytes, sent.acknowledged, sent.waiting, sent.interrupted)
+    site.outgoing.mkdir(exist_ok=True)
     with Outbox(site.outbox, create=False) as outbox:
-        return uplink.upload(outbox, site.spool, road, Ledger(site.ledger))
+        put = media.export(outbox, site.spool, Ledger(site.ledger), site.outgoing, only_new=True)
+        return Left(put.names, put.bytes, 0, outbox.unsent_total())
 
 
 def counts(site: SiteHome) -> Counts:

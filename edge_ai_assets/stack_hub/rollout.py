@@ -46,8 +46,3 @@ def next_sites(usecase: UseCase, target: int, states: Mapping[str, SiteState]) -
         if sites and not any(states[name].serving == target for name in sites):
             return [], f"release {target} waits at ring {ring}: none of its sites has a link"
     return [], f"every site that can be reached runs release {target}"
-
-
-def dead_sites(states: Mapping[str, SiteState]) -> list[str]:
-    """Sites whose service has served and does so no longer, after a reboot say. They need no link for it."""
-    return [name for name, state in states.items() if state.serving is None and state.since is not None]

@@ -200,7 +200,7 @@ class TestWhatFollows:
             (keys.RAW_TELEMETRY, {keys.TRAINING_SET}),
             (keys.CANDIDATE, {keys.CHAMPION, keys.IMAGE, keys.BUNDLE}),
             (keys.IMAGE, {keys.BUNDLE}),
-            (keys.INBOX, {keys.INSIGHTS, keys.FEEDBACK, keys.DRIFT, keys.REPORT}),
+            (keys.INBOX, {keys.HISTORY, keys.INSIGHTS, keys.FEEDBACK, keys.DRIFT, keys.REPORT}),
         ],
     )
     def test_what_comes_after_follows(self, defs, instance, moved, follows):

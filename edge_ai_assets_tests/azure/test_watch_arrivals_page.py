@@ -9,7 +9,8 @@ from edge_ai_assets import usecase
 from edge_ai_assets.azure import arrivals, page, watch
 from edge_ai_assets.delivery import pack, signing
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import inbox, tables
+from edge_ai_assets.returns import heads, inbox, tables
+from edge_ai_assets.returns.heads import Head
 from edge_ai_assets.returns.inbox import Received
 from edge_ai_assets.scoring import contract
 from edge_ai_assets.scoring.contract import Contract, Input, Reference
@@ -48,7 +49,9 @@ def histograms(monkeypatch):
     monkeypatch.setattr(
         tables,
         "rows",
-        lambda folder, name, columns=(), **key: [r for r in rows if r["release"] == key["release"]],
+        lambda folder, name, columns=(), **key: [
+            row for row in rows if name == "histograms" and row["release"] == key["release"]
+        ],
     )
 
     def add(site, package, counts, release="r1"):
@@ -95,6 +98,50 @@ def test_a_site_that_sends_a_few_rows_a_package_is_judged_as_well(released, hist
     assert CASE.drift.rows <= site.rows < CASE.drift.rows + 4 and site.verdict.drifted
 
 
+@pytest.fixture
+def merged(released):
+    """Rows of histograms and sketches, as the inbox merges them."""
+    import numpy as np
+    import pyarrow as pa
+
+    from edge_ai_assets.returns import sketches
+
+    def add(name, site, package, values):
+        counts = [sum(value <= 0 for value in values), sum(value > 0 for value in values)]
+        row = {"site": site, "package": package, "release": "r1", "feature": "Flow", "rows": len(values)}
+        row |= {"counts": counts} if name == "histograms" else {"sketch": sketches.make(np.array(values))}
+        schema = tables.schemas()[name]
+        empty = dict.fromkeys(schema.names)
+        tables.merge(released.tables, name, pa.Table.from_pylist([{**empty, **row}], schema))
+
+    return add
+
+
+DRIFTED, STILL = [-1.0] * 60, [-1.0, 1.0] * 30
+
+
+@pytest.mark.parametrize(("values", "drifted"), [(DRIFTED, True), (STILL, False)])
+def test_drift_is_seen_in_sketches_alone(released, merged, values, drifted):
+    merged("sketches", "north", 1, values[:30])
+    merged("sketches", "north", 2, values[30:])
+    (site,) = watch.drift(released, CASE)
+    assert (site.name, site.rows, site.verdict.drifted) == ("north", 60, drifted)
+    assert site.counts["Flow"].tolist() == ([60, 0] if drifted else [30, 30])
+
+
+def test_of_a_package_with_both_the_histogram_counts(released, merged):
+    merged("sketches", "north", 1, DRIFTED)
+    merged("histograms", "north", 1, STILL)
+    merged("sketches", "south", 1, DRIFTED)
+    assert [site.verdict.drifted for site in watch.drift(released, CASE)] == [False, True]
+
+
+def test_a_site_that_counts_into_other_bins_stops_nobody(released, histograms):
+    histograms("north", 1, [60, 0, 0])
+    histograms("south", 1, [60, 0])
+    assert [site.name for site in watch.drift(released, CASE)] == ["south"]
+
+
 def test_feedback_is_counted_at_the_sites_asked_for(released, monkeypatch):
     rows = [{"site": site} for site in ("north", "north", "south")]
     monkeypatch.setattr(tables, "rows", lambda *_, release: rows if release == "r1" else [])
@@ -124,7 +171,7 @@ def test_receiving_goes_on_until_nothing_is_left_and_adds_up(home, monkeypatch):
         Received(0, 0, 0, 0, [("south/y", "bad")], [("south", 4)], set()),
     ]
     left = iter(parts)
-    monkeypatch.setattr(inbox, "receive", lambda *_: next(left))
+    monkeypatch.setattr(inbox, "receive", lambda *_, **options: next(left))
     found = arrivals.receive_all(home)
     assert (found.packages, found.insights, found.feedback, found.repeated) == (3, 15, 1, 2)
     assert [name for name, _ in found.refused] == ["north/x", "south/y"]
@@ -142,8 +189,8 @@ def test_receiving_goes_on_until_nothing_is_left_and_adds_up(home, monkeypatch):
         ("north-00000009.zip", False),
     ],
 )
-def test_new_packages_are_those_not_yet_received(home, monkeypatch, name, new):
-    monkeypatch.setattr(tables, "rows", lambda *_: [{"site": "north", "number": 1}])
+def test_new_packages_are_those_not_yet_received(home, name, new):
+    heads.write(home.tables, {"north": Head(1, "0" * 64)})
     path = home.uplink / name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")

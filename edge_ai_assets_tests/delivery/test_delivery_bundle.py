@@ -255,7 +255,7 @@ def test_a_bundle_put_together_otherwise_is_refused(path, keys, site, change):
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("format", 2, "format 2.*upgrade"),
+        ("format", 3, "format 3.*upgrade"),
         ("format", None, "format"),
         ("usecase", "valve", "something else"),
         ("version", 2, "something else"),

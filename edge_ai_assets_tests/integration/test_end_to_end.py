@@ -150,7 +150,7 @@ class killable(World):  # noqa: N801  reads as a verb where it is used
         self.start()
 
     def start(self):
-        command = [sys.executable, "-m", "dagster._daemon", "run", "-w", str(local.WORKSPACE)]
+        command = [sys.executable, "-m", "dagster._daemon", "run", "-w", str(local.BOTH)]
         log = (self.home.dagster / "daemon.log").open("ab")
         self.process = subprocess.Popen(
             command,

@@ -180,3 +180,10 @@ def test_chunks_with_lookback_give_what_the_whole_gives(data):
         kept = features.lookback(seen, case)
     chunked = pd.concat(parts, ignore_index=True)
     pd.testing.assert_frame_equal(chunked, whole, check_exact=False, rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_derived_from_a_feature_that_sites_do_not_keep_is_not_kept_either():
+    two = [{"name": "Secret", "keep": False}, {"name": "Flow"}]
+    case = usecase(features=two, windows={"rows": [3], "statistics": ["mean"], "baseline_rows": 2})
+    kept = {item.name for item in features.inputs(case) if item.kept}
+    assert kept == {"Flow", "Flow [mean 3]", "Flow [from baseline]"}

@@ -15,7 +15,7 @@ from edge_ai_assets.returns import policy as policies
 from edge_ai_assets.returns.outbox import Batch, Outbox
 from edge_ai_assets.returns.policy import Policy
 from edge_ai_assets.scoring.contract import Contract, Input, Reference
-from edge_ai_assets.usecase import UseCase
+from edge_ai_assets.usecase import EgressField, UseCase
 from edge_ai_assets_tests import blocks
 
 USECASE = """
@@ -49,6 +49,7 @@ egress:
 sites: [{name: bergen}]
 """
 SITE_KEY = b"site key of the tests, 32 bytes."
+OWN = {"_time", "_run", "_score", "_predicted", "_correct", "_note", "_role"}
 MICROSECONDS = 1_760_000_000_000_000
 
 
@@ -108,6 +109,20 @@ def batch(record: Callable[..., bytes]) -> Callable[..., Batch]:
         records = [record(row) for row in range(rows)]
         scores = [0.987 if anomaly else 0.123 for anomaly in predicted]
         return blocks.batch(records, scores, predicted, key=key, release=release, at=at)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def with_kinds(small: UseCase) -> Callable[..., Policy]:
+    """The policy of the small use case with other kinds, and fields that leave in another way."""
+
+    def make(*kinds: str, smallest: int = 10, **leaves: str | None) -> Policy:
+        changed = {f"_{name}" if f"_{name}" in OWN else name: how for name, how in leaves.items()}
+        fields = [f for f in small.egress.fields if f.name not in changed]
+        fields += [EgressField(name=name, leaves=how) for name, how in changed.items() if how]
+        update = {"kinds": kinds, "fields": tuple(fields), "minimum_group_size": smallest}
+        return Policy(small.model_copy(update={"egress": small.egress.model_copy(update=update)}), SITE_KEY)
 
     return make
 

@@ -1,4 +1,5 @@
-"""A site in a process of its own, to be killed: scores, gives feedback, packs and uploads, over and over.
+"""A site in a process of its own, to be killed: scores, gives feedback, packs, uploads, hears what came home,
+removes that, and lets expire what is too much, over and over.
 
 Started once by test_kills.py. For each line `folder seed life` on its input it forks a site, so that a site
 starts within milliseconds, and prints the site's process id; when that is killed, it prints the signal. A
@@ -9,17 +10,21 @@ else.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import sys
+from itertools import count
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TextIO
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_ai_assets import usecase
-from edge_ai_assets.returns import insights, outbox, packages, policy, store, uplink
+from edge_ai_assets.delivery.durable import locked
+from edge_ai_assets.returns import insights, outbox, policy, store, uplink
 from edge_ai_assets.returns.ledger import Ledger
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.returns.outbox import Batch, Feedback, Outbox
@@ -39,10 +44,8 @@ RECORD = {"inputs": {"Flow": 1.5}, "context": {"_run": "r"}}
 
 def warm_up() -> None:
     """Import and start once what each site would take its short life to."""
-    key = Ed25519PrivateKey.generate()
-    numbers = {"number": 1, "created_at": 1, "first": 1, "last": 1}
-    parts: dict[str, list[Any]] = {"insights": [], "feedback": [], "histograms": []}
-    packages.build(site="warm", previous="", policy="", key=key, **numbers, **parts)
+    with TemporaryDirectory() as folder:
+        live(Path(folder), 1, rounds=20)
 
 
 def batch(chance: random.Random) -> Batch:
@@ -60,27 +63,50 @@ def torn(chance: random.Random) -> Batch:
     return Batch(str(chance.random()), "r1", 1_760_000_000_000_000, [(chance.randint(1, 6), blocks.TORN)])
 
 
-def live(folder: Path, seed: int) -> None:
+def live(folder: Path, seed: int, rounds: int | None = None) -> None:
+    """For ever, or some rounds."""
     chance = random.Random(seed)
     policy._counted = lambda values, reference: np.array([len(values)])
     rules = policy.Policy(usecase.loads(USECASE), b"k" * 32)
     key = Ed25519PrivateKey.from_private_bytes(b"0123456789abcdef0123456789abcdef")
     road = uplink.FolderUplink(folder / "uplink", "bergen", Link(folder))
     with (folder / "acknowledged").open("a", buffering=1) as log, Outbox(folder / "outbox.db") as outbox:
-        while True:
-            batches = [batch(chance) for _ in range(chance.randint(1, 3))]
-            *receipts, broken = outbox.append([*batches, torn(chance)])
-            for receipt, made in zip(receipts, batches, strict=True):
-                print("A", receipt.first, receipt.rows, made.key, file=log)
-            print("A", broken.first, broken.rows, "-", file=log)
-            for number in outbox.add_feedback([Feedback(receipts[-1].first, True, None, "operator", 5)]):
-                print("F", number, file=log)
+        for _ in count() if rounds is None else range(rounds):
+            score(outbox, chance, log)
             if chance.random() < 0.7:  # sometimes more is scored than derived
                 insights.derive(outbox, limit=chance.randint(1, 40))
             if chance.random() < 0.5:
                 pack(outbox, "bergen", rules, {}, key, folder / "spool", at=5, limit=chance.randint(1, 30))
             if chance.random() < 0.3:
                 uplink.upload(outbox, folder / "spool", road, Ledger(folder / "ledger.jsonl"))
+            if chance.random() < 0.3:
+                remove(outbox, folder, chance)
+
+
+def score(outbox: Outbox, chance: random.Random, log: TextIO) -> None:
+    batches = [batch(chance) for _ in range(chance.randint(1, 3))]
+    *receipts, broken = outbox.append([*batches, torn(chance)])
+    for receipt, made in zip(receipts, batches, strict=True):
+        print("A", receipt.first, receipt.rows, made.key, file=log)
+    print("A", broken.first, broken.rows, "-", file=log)
+    for number in outbox.add_feedback([Feedback(receipts[-1].first, True, None, "operator", 5)]):
+        print("F", number, file=log)
+
+
+def remove(outbox: Outbox, folder: Path, chance: random.Random) -> None:
+    """Azure merged what arrived; that goes, and some of what waits."""
+    arrived = [package.name for package in (folder / "uplink" / "bergen").glob("*.zip")]
+    if arrived:
+        data = (folder / "uplink" / "bergen" / max(arrived)).read_bytes()
+        number = int(max(arrived).removesuffix(".zip").rpartition("-")[2])
+        outbox.acknowledge(number, hashlib.sha256(data).hexdigest(), 6)
+    names = outbox.prune(chance.randint(0, 2) * 10**16).packages
+    for name in names:
+        (folder / "spool" / name).unlink(missing_ok=True)
+    outbox.forget(names)
+    if chance.random() < 0.5:
+        with locked(folder / "spool/.packing.lock"):
+            outbox.expire(chance.randint(1, 20_000), 7, "quota")
 
 
 def unfold(folder: Path, seed: int) -> None:
@@ -90,8 +116,9 @@ def unfold(folder: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    warm_up()
     store.CHUNK, outbox.UNFOLD, uplink.BLOCK = 3, 8, 512  # many points to be killed at
+    store.PAUSE_SECONDS = outbox.PAUSE_SECONDS = 0  # and none of them asleep
+    warm_up()
     for line in sys.stdin:
         where, number, life = line.split()
         site = os.fork()

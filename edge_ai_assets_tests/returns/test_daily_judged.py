@@ -108,7 +108,7 @@ def test_days_that_are_not_touched_are_not_written_again(tmp_path, monkeypatch):
     refresh(tmp_path)
     ((rows, how),) = written
     assert set(rows["day"].to_pylist()) == {date(2026, 1, 2)} and rows.num_rows == 2
-    assert how == {"mode": "overwrite", "predicate": "day IN ('2026-01-02')"}
+    assert how == {"mode": "overwrite", "predicate": "day IN ('2026-01-02')", "schema_mode": "merge"}
 
 
 def test_only_rows_of_stale_days_are_read_whole(tmp_path, monkeypatch):
@@ -129,6 +129,91 @@ def test_only_rows_of_stale_days_are_read_whole(tmp_path, monkeypatch):
     scores = [table for table in read if "score" in table.column_names]
     assert {day for table in scores for day in table["day"].to_pylist()} == {date(2026, 1, 2)}
     assert (done.rows, done.insights, done.by_site) == (3, 3, {"a": 2, "b": 1})
+
+
+def aggregate(day, rows, anomalies, site="a", release="r1", package=1, hour=0):
+    window = EPOCH + timedelta(day, hours=hour)
+    return {
+        "site": site,
+        "package": package,
+        "day": window.date(),
+        "release": release,
+        "window": window,
+        "rows": rows,
+        "anomalies": anomalies,
+    }
+
+
+def scored(folder):
+    return {
+        (row["day"].day, row["site"], row["release"]): (
+            row["insights"],
+            row["scored"],
+            row["anomalies_share"],
+        )
+        for row in tables.rows(folder, daily.NAME)
+    }
+
+
+def test_what_was_scored_comes_from_aggregates_where_they_leave(tmp_path):
+    add_insights(tmp_path, [(0, "a", "r1", True, 0.9), (0, "b", "r1", True, 0.9)])
+    assert refresh(tmp_path).days_computed == 1
+    assert scored(tmp_path) == {(1, "a", "r1"): (1, None, None), (1, "b", "r1"): (1, None, None)}
+    add(tmp_path, "aggregates", [aggregate(0, 60, 3), aggregate(0, 40, 1, hour=1), aggregate(2, 10, None)])
+    done = refresh(tmp_path)
+    assert (done.days_computed, done.rows, done.insights, done.days) == (2, 3, 2, 2)
+    assert scored(tmp_path) == {
+        (1, "a", "r1"): (1, 100, 0.04),
+        (1, "b", "r1"): (1, None, None),
+        (3, "a", "r1"): (0, 10, None),
+    }
+    assert refresh(tmp_path).days_computed == 0
+    add(
+        tmp_path, "aggregates", [aggregate(0, 100, None, package=2)]
+    )  # late, and the policy keeps anomalies now
+    assert refresh(tmp_path).days_computed == 1
+    assert scored(tmp_path)[1, "a", "r1"] == (1, 200, None)
+
+
+DAYS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab"), st.integers(1, 50)), max_size=4)
+
+
+@given(st.lists(DAYS, min_size=1, max_size=3), st.permutations(range(3)))
+@settings(max_examples=6, deadline=None)
+def test_late_aggregates_touch_their_days_only(tmp_path_factory, batches, order):
+    """The packages' numbers say nothing of when they come: another site's come between."""
+    step, once = tmp_path_factory.mktemp("step"), tmp_path_factory.mktemp("once")
+    packages = [
+        [
+            aggregate(day, rows, 0, site, package=number, hour=place)
+            for place, (day, site, rows) in enumerate(batch)
+        ]
+        for number, batch in enumerate(batches)
+    ]
+    for folder in (step, once):
+        add_insights(folder, [(9, "a", "r1", True, 0.9)])
+    refresh(step)
+    for number in order:
+        rows = packages[number] if number < len(packages) else []
+        add(step, "aggregates", rows)
+        assert refresh(step).days_computed == len({row["day"] for row in rows})
+    add(once, "aggregates", [row for rows in packages for row in rows])
+    refresh(once)
+    assert scored(step) == scored(once)
+
+
+def test_a_daily_table_of_an_older_version_gets_the_new_columns(tmp_path):
+    from deltalake import write_deltalake
+
+    add_insights(tmp_path, [(0, "a", "r1", True, 0.9)])
+    refresh(tmp_path)
+    old = tables.existing(tmp_path, daily.NAME).to_pyarrow_table().drop_columns(["scored", "anomalies_share"])
+    write_deltalake(str(tmp_path / daily.NAME), old, mode="overwrite", schema_mode="overwrite")
+    assert refresh(tmp_path).days_computed == 0
+    add_insights(tmp_path, [(1, "a", "r1", True, 0.9)], first=5)
+    add(tmp_path, "aggregates", [aggregate(1, 7, 7)])
+    assert refresh(tmp_path).days_computed == 1
+    assert scored(tmp_path) == {(1, "a", "r1"): (1, None, None), (2, "a", "r1"): (1, 7, 1.0)}
 
 
 def word(sequence, given_at, correct, predicted, release="r1", site="a", identity=None, **fields):

@@ -32,11 +32,11 @@ class Model:
     def __init__(self) -> None:
         self.rows: list[ScoreRow] = []
 
-    def add(self, number: int, release: str, readable: bool, block: bytes) -> None:
+    def add(self, number: int, release: str, kind: str, block: bytes) -> None:
         first = len(self.rows) + 1
         for row in range(number):
-            fields: tuple[Any, ...] = (None, 0, 0, b"" if row else block, outboxes.UNREADABLE)
-            if readable:
+            fields: tuple[Any, ...] = (None, 0, 0, b"" if row else block, -2 if kind == "newer" else -1)
+            if kind == "good":
                 fields = (*scored(first + row), RECORD_SCHEMA)
             self.rows.append(ScoreRow(first + row, first, release, *fields, *[None] * 4))
 
@@ -155,7 +155,7 @@ def _append(outbox: Outbox, model: Model, keys: dict[str, int], shapes: list[Any
         assert (receipt.first, receipt.rows, receipt.repeated) == (batch.scored_at, batch.rows, False)
         for (number, block), (_, kind) in zip(batch.blocks, shape, strict=True):
             before = len(model.rows)
-            model.add(number, batch.release, kind == "good", block)
+            model.add(number, batch.release, kind, block)
             model.change(list(range(before + 1, len(model.rows) + 1)), scored_at=batch.scored_at)
     for first in newer:
         outbox._db.execute("UPDATE journal SET schema = schema + 1 WHERE first = ?", (first,))
@@ -170,7 +170,7 @@ def _derive(outbox: Outbox, model: Model, limit: int) -> None:
         if row.schema == RECORD_SCHEMA:
             model.change([sequence], kind="anomaly" if row.predicted else "normal")
         else:
-            reason = f"record schema {row.schema} is not known, this version reads {RECORD_SCHEMA}"
+            reason = f"its block, of schema {-row.schema}, could not be read by a version that knows 1"
             model.change([sequence], disposition="quarantined", reason=reason)
 
 

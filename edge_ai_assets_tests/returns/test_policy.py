@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -57,8 +59,6 @@ def test_without_a_contract_derived_inputs_stay(policy, record):
 
 def test_a_feature_cannot_leave_under_the_rule_of_another(policy, contract, record):
     """A contract that calls Secret derived from Flow does not let it out."""
-    import msgspec
-
     inputs = tuple(
         msgspec.structs.replace(item, base="Flow") if item.name == "Secret" else item
         for item in contract.inputs
@@ -137,7 +137,7 @@ def test_feedback_needs_its_kind(small, contract, record):
 def test_nothing_listed_means_nothing_leaves(small, contract, record):
     bare = small.model_copy(update={"egress": usecase.Egress()})
     assert Policy(bare, b"k" * 32).row(scored(record()), contract) == {}
-    assert Policy(bare, b"k" * 32).aggregates == set()
+    assert Policy(bare, b"k" * 32).counted == set()
 
 
 def test_fields_without_a_kind_let_nothing_out(small, contract, record, counting):
@@ -159,8 +159,53 @@ def test_histograms_need_their_kind(small, counting, kinds):
     assert len(Policy(loud, b"k" * 32).histograms(values, references)) == 1
 
 
-def test_histograms_are_not_let_out_by_default():
-    assert "histogram" not in usecase.Egress().kinds
+@pytest.mark.parametrize("kind", ["histogram", "aggregate", "sketch", "lineage", "normal"])
+def test_a_kind_is_not_let_out_by_default_and_changes_the_digest(with_kinds, kind):
+    assert kind not in usecase.Egress().kinds
+    assert with_kinds("anomaly", kind).digest == with_kinds(kind, "anomaly").digest
+    assert with_kinds("anomaly", kind).digest != with_kinds("anomaly").digest
+
+
+def test_only_what_leaves_as_it_is_or_rounded_is_sketched(with_kinds):
+    assert with_kinds("sketch").sketched == {"Pressure [bar]", "Flow"}
+    assert with_kinds("sketch", Flow="aggregated").sketched == {"Pressure [bar]"}
+    assert with_kinds("sketch", Flow=None).sketched == {"Pressure [bar]"}
+    assert with_kinds("anomaly", "histogram", "normal").sketched == set()
+
+
+def test_missing_values_are_no_hidden_cell(policy, counting):
+    """3 of 103 are missing: that is told, and costs no bin."""
+    values = {("r1", "Flow"): [1.0] * 50 + [9.0] * 50 + [None] * 3}
+    (found,) = policy.histograms(values, {"r1": [Reference("Flow", (5.0,), (1, 1), 0.2)]})
+    assert (found.rows, found.counts) == (100, (50, 50))
+
+
+@pytest.mark.parametrize(
+    ("value", "left"), [(3.14159, 3.1), (3, 3.0), (True, None), ("3", None), (None, None), (math.inf, None)]
+)
+def test_a_number_goes_in_as_it_leaves(policy, value, left):
+    assert policy.number("Pressure [bar]", value) == left
+
+
+def test_an_input_cannot_leave_under_the_rule_of_one_of_our_own_fields(policy, contract, record):
+    """Not even its pseudonym, though a contract calls it derived from _run."""
+    made = msgspec.structs.replace(contract.inputs[-1], name="unheard of", base="_run")
+    other = msgspec.structs.replace(contract, inputs=(*contract.inputs, made))
+    assert "unheard of" not in policy.row(scored(record(**{"unheard of": "x"})), other)
+
+
+def test_a_rounded_category_leaves_as_null_even_if_a_number_stands_there(small, contract, record):
+    fields = tuple(f for f in small.egress.fields if f.name != "Type")
+    fields += (usecase.EgressField(name="Type", leaves="rounded", digits=1),)
+    rounding = small.model_copy(update={"egress": small.egress.model_copy(update={"fields": fields})})
+    values = Policy(rounding, b"k" * 32).row(scored(record(Type=5.25)), contract)
+    assert values["Type"] is None
+
+
+def test_rows_of_several_releases_each_leave_by_their_own_contract(policy, contract, record):
+    row = scored(record(**{"Flow [mean 60]": 1.5}))
+    found = [policy.row(row, each) for each in (contract, None, contract, None)]
+    assert [("Flow [mean 60]" in values) for values in found] == [True, False, True, False]
 
 
 def test_the_digest_is_of_what_it_says_not_of_its_order(small):

@@ -104,8 +104,8 @@ def of_other_rows(outbox: Outbox) -> bytes:
     return block
 
 
-@pytest.mark.parametrize("make", [another_schema, torn, of_other_rows])
-def test_a_block_that_cannot_be_read_is_quarantined_whole_and_kept(outbox, batch, make):
+@pytest.mark.parametrize(("make", "schema"), [(another_schema, 9), (torn, 1), (of_other_rows, 1)])
+def test_a_block_that_cannot_be_read_is_quarantined_whole_and_kept(outbox, batch, make, schema):
     outbox.append([batch(2)])
     block = make(outbox)
     outbox.append([batch(1)])
@@ -115,7 +115,8 @@ def test_a_block_that_cannot_be_read_is_quarantined_whole_and_kept(outbox, batch
     assert [row.disposition for row in rows] == [None, None, *["quarantined"] * 3, None]
     assert [row.record for row in rows[2:5]] == [block, b"", b""]
     assert all(row.score is None and not row.predicted and row.release == "r1" for row in rows[2:5])
-    assert "is not known, this version reads" in rows[2].reason
+    assert rows[2].reason.startswith(f"its block, of schema {schema}, could not be read")
+    assert {row.schema for row in rows[2:5]} == {-schema}
     nothing = {"kind": None, "disposition": None, "reason": None}
     assert [msgspec.structs.replace(row, **nothing) for row in rows] == before
     assert outbox.counts() == outbox.recount() == Counts(6, 0, 0, 3, 0, 3)

@@ -1,4 +1,4 @@
-"""An outbox of format 1 is upgraded where it is: once, whole, by whoever opens it first."""
+"""An outbox of an earlier format is upgraded where it is: once, whole, by whoever opens it first."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from pathlib import Path
 
 import pytest
 
+from edge_ai_assets.returns import insights, store
 from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.schema import FORMAT, UPGRADES
+from edge_ai_assets.returns.layout import UPGRADES
+from edge_ai_assets.returns.outbox import Outbox, PackageRow
+from edge_ai_assets.returns.schema import FORMAT
 
-GOLDEN = Path(__file__).parents[1] / "golden/outbox-1.sql"
+GOLDEN = Path(__file__).parents[1] / "golden"
 CHILD = Path(__file__).with_name("opening_site.py")
 PROCESSES, FILES = 4, 10
 
 
-@pytest.fixture
-def earlier(tmp_path) -> Path:
-    """An outbox of format 1 with four scores."""
+@pytest.fixture(params=range(1, FORMAT))
+def earlier(request, tmp_path) -> Path:
+    """An outbox of each earlier format with four scores, and one in a block if it has blocks."""
     path = tmp_path / "earlier.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = WAL")
-        database.executescript(GOLDEN.read_text("utf-8"))
+        database.executescript((GOLDEN / f"outbox-{request.param}.sql").read_text("utf-8"))
     return path
 
 
@@ -50,24 +52,65 @@ def test_an_upgrade_keeps_every_row(earlier):
         assert counts == outbox.recount()
     assert version(earlier) == FORMAT
     assert [tuple(getattr(row, name) for name in row.__struct_fields__) for row in found] == before
-    assert {name: getattr(counts, name) for name in tally} == tally and counts.scored == len(before) == 4
+    folded = counts.scored - len(before)
+    assert {name: getattr(counts, name) for name in tally} == tally | {"pending": tally["pending"] + folded}
 
 
-@pytest.mark.parametrize("done", range(3))
-def test_an_upgrade_that_fails_leaves_format_1_and_can_be_done_again(earlier, monkeypatch, done):
-    """After none, one and both of its statements."""
-    made = UPGRADES[1].split(";")[:done]
+def test_an_upgraded_file_has_the_tables_of_a_new_one(tmp_path, earlier):
+    Outbox(earlier).close()
+    Outbox(tmp_path / "new.db").close()
+    assert shape(earlier) == shape(tmp_path / "new.db")
+
+
+def shape(path: Path) -> tuple[object, ...]:
+    """Columns with what they may hold; indexes and triggers as they were written."""
+    with closing(sqlite3.connect(path)) as database:
+        made = database.execute("SELECT name, type, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        columns = {
+            name: database.execute(f"PRAGMA table_info({name})").fetchall()
+            for name, kind, _ in made
+            if kind == "table"
+        }
+    return columns, {name: " ".join(sql.split()) for name, kind, sql in made if kind != "table"}
+
+
+def test_the_way_home_goes_on_in_an_upgraded_file(earlier):
+    """Its package is acknowledged, told what is complete by the next one, and pruned."""
+    with Outbox(earlier) as outbox:
+        insights.derive(outbox)
+        assert outbox.tally().packed == 1
+        rows = [row.sequence for row in outbox.waiting(9)]
+        assert outbox.complete_through(set(rows)) == outbox.counts().scored
+        done = outbox.counts().scored
+        package = PackageRow(2, "2.zip", "two", "0a" * 32, len(rows), 0, 9, 1, complete=done)
+        outbox.seal(package, rows, [], {}, {})
+        outbox.acknowledge(1, "0a" * 32, 5)
+        assert outbox.prune(2**60).rows == 1
+        outbox.acknowledge(2, "two", 5)
+        assert outbox.prune(2**60).rows == len(rows) + 1, "and the one that was withheld without a package"
+        assert outbox.counts() == outbox.recount() and outbox.counts().conserved
+
+
+@pytest.mark.parametrize("left", [0, 1, 5])
+def test_an_upgrade_that_fails_leaves_the_file_and_can_be_done_again(earlier, monkeypatch, left):
+    """All but the last statements of the last upgrade were done."""
+    before = version(earlier)
+    last = FORMAT - 1
+    statements = list(store._statements(UPGRADES[last] + "\n"))
+    done = "".join(statements[: len(statements) - left])
     with monkeypatch.context() as patch:
-        patch.setattr(outboxes, "UPGRADES", {1: ";\n".join([*made, "SELECT * FROM nowhere;"])})
+        patch.setattr(outboxes, "UPGRADES", UPGRADES | {last: done + "\nSELECT * FROM nowhere;\n"})
         with pytest.raises(sqlite3.OperationalError, match="nowhere"):
             Outbox(earlier)
-    assert version(earlier) == 1
+    assert version(earlier) == before
     with Outbox(earlier) as outbox:
         assert outbox.counts() == outbox.recount()
     assert version(earlier) == FORMAT
 
 
 def test_processes_that_open_it_at_once_upgrade_it_once(tmp_path, earlier):
+    with Outbox(shutil.copyfile(earlier, tmp_path / "counted.db")) as outbox:
+        scored = outbox.counts().scored
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with ExitStack() as stack:
@@ -84,7 +127,7 @@ def test_processes_that_open_it_at_once_upgrade_it_once(tmp_path, earlier):
                 process.stdin.write(f"{path}\n")
                 process.stdin.flush()
             firsts = [int(process.stdout.readline()) for process in processes]
-            assert sorted(firsts) == [5, 6, 7, 8]
+            assert sorted(firsts) == list(range(scored + 1, scored + 1 + PROCESSES))
             assert version(path) == FORMAT
             with Outbox(path, create=False) as outbox:
                 assert outbox.counts() == outbox.recount() and outbox.counts().conserved

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_ai_assets import usecase
-from edge_ai_assets.stack_hub.rollout import SiteState, dead_sites, next_sites
+from edge_ai_assets.stack_hub.rollout import SiteState, next_sites
 
 CASE = usecase.loads(
     """
@@ -65,17 +65,6 @@ def test_a_failed_canary_stops_the_rollout_and_says_why():
 def test_a_failure_stops_the_ring_before_more_of_it_are_tried():
     found = states(c1=SiteState(serving=1, failed="its model is broken"), c2=SiteState(serving=1))
     assert next_sites(CASE, 2, found)[0] == []
-
-
-@pytest.mark.parametrize("linked", [True, False])
-def test_a_site_that_served_and_does_not_is_dead_link_or_no_link(linked):
-    """After a reboot at sea nobody else starts it."""
-    found = states(c1=SiteState(serving=None, since="2026-11-21", linked=linked))
-    assert dead_sites(found) == ["c1"]
-
-
-def test_a_site_that_never_served_is_not_dead():
-    assert dead_sites(states(c1=SiteState(serving=None))) == []
 
 
 def test_a_canary_whose_checks_fail_holds_the_next_ring():

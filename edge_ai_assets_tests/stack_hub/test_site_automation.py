@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-from edge_ai_assets import keys, runs, usecase
+from edge_ai_assets import runs, usecase
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
@@ -22,6 +22,7 @@ def work(context: dg.AssetExecutionContext) -> None:
 
 
 JOB = dg.define_asset_job("work_job", selection=[work])
+RESTART = dg.define_asset_job("restart_job", selection=[work])
 
 PUMPS = usecase.load(usecase.BUNDLED / "pump-station.yaml")
 
@@ -49,6 +50,12 @@ def register(instance, count):
     names = [f"site-{number:04}" for number in range(count)]
     instance.add_dynamic_partitions(str(SITES.name), names)
     return names
+
+
+def start(instance, name):
+    """A run of one of the two jobs is under way."""
+    job = dg.Definitions(assets=[work], jobs=[JOB, RESTART]).resolve_job_def(name)
+    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
 
 
 def tick(sensor, instance, cursor=None):
@@ -138,20 +145,24 @@ def test_three_weeks_offline_and_a_restart_lose_nothing(instance, home):
 
 def test_nothing_is_asked_while_the_job_runs(instance, home):
     register(instance, 3)
-    job = dg.Definitions(assets=[work], jobs=[JOB]).resolve_job_def("work_job")
-    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    start(instance, "work_job")
     assert tick(something_waits("waits", JOB, home, CASE, lambda site: "x", ""), instance)[0] == []
 
 
 def test_nothing_is_asked_while_a_job_runs_that_does_the_same(instance, home):
     register(instance, 3)
-    other = dg.define_asset_job("other_job", selection=[work])
-    job = dg.Definitions(assets=[work], jobs=[other]).resolve_job_def("other_job")
-    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING)
-    assert (
-        tick(something_waits("waits", JOB, home, CASE, lambda site: "x", "", unless=[other]), instance)[0]
-        == []
-    )
+    start(instance, "restart_job")
+    sensor = something_waits("waits", JOB, home, CASE, lambda site: "x", "", unless=[RESTART])
+    assert tick(sensor, instance)[0] == []
+
+
+def test_what_is_done_apart_is_a_run_a_site(instance, home):
+    """A torn bundle at one site must not keep its neighbours from theirs."""
+    names = register(instance, BATCH + 5)
+    sensor = something_waits("waits", JOB, home, CASE, lambda site: "x", "", apart=True)
+    result = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert [request.tags[RANGE_START] for request in result.run_requests] == names[:BATCH]
+    assert all(request.tags[RANGE_START] == request.tags[RANGE_END] for request in result.run_requests)
 
 
 def test_sites_are_registered_once(instance):
@@ -176,7 +187,7 @@ def test_without_a_release_no_site_is_asked(instance, home):
     register(instance, 3)
     case = usecase.load(usecase.BUNDLED / "pump-station.yaml")
     assert isinstance(
-        automation.release_available(JOB, home, case)(dg.build_sensor_context(instance=instance)),
+        automation.release_available(JOB, RESTART, home, case)(dg.build_sensor_context(instance=instance)),
         dg.SkipReason,
     )
 
@@ -203,27 +214,34 @@ def fleet(instance, monkeypatch):
     states = {site.name: SiteState(serving=1, since="then") for site in PUMPS.sites}
     instance.add_dynamic_partitions(str(SITES.name), list(states))
     monkeypatch.setattr(pack, "newest", lambda registry, keys: SimpleNamespace(version=1, image="sha256:1"))
-    monkeypatch.setattr(delivery, "state", lambda site, target: states[site.name])
+    monkeypatch.setattr(delivery, "state", lambda site, target, road: states[site.name])
     monkeypatch.setattr(returning, "conserved", lambda site: True)
     return states
 
 
-def test_a_site_whose_service_died_again_is_asked_again_at_once(instance, home, fleet):
-    """The demo stops its services; `make ui` right after it must start them, not wait for the next retry."""
-    sensor = automation.release_available(JOB, home, PUMPS)
-    fleet["bergen"] = SiteState(serving=None, since="2026-11-21T01:00:00")
-    first = tick(sensor, instance)
-    assert first[0] == ["bergen"] and tick(sensor, instance) == first
-    fleet["bergen"] = SiteState(serving=None, since="2026-11-21T01:05:00")
-    assert tick(sensor, instance)[1] != first[1]
+def test_sites_that_need_it_are_asked_for_the_release_and_by_their_road(instance, home, fleet, monkeypatch):
+    fleet["bergen"] = SiteState(serving=None)
+    roads = {}
+    monkeypatch.setattr(
+        delivery, "state", lambda site, target, road: roads.update({site.name: road}) or fleet[site.name]
+    )
+    case = PUMPS.model_copy(
+        update={
+            "sites": tuple(
+                site.model_copy(update={"road": "media" if site.name == "narvik" else "link"})
+                for site in PUMPS.sites
+            )
+        }
+    )
+    assert tick(automation.release_available(JOB, RESTART, home, case), instance)[0] == ["bergen"]
+    assert roads == {site.name: site.road for site in case.sites}
 
 
-def test_a_dead_service_is_started_from_the_disk_also_without_a_link(instance, home, fleet):
-    fleet["tromso"] = SiteState(serving=None, since="then", linked=False)
-    sensor = automation.release_available(JOB, home, PUMPS)
-    (request,) = sensor.evaluate_tick(dg.build_sensor_context(instance=instance)).run_requests
-    assert request.asset_selection == [keys.SITE_DEPLOYMENT]
-    assert request.tags[RANGE_START] == request.tags[RANGE_END] == "tromso"
+@pytest.mark.parametrize("under_way", ["work_job", "restart_job"])
+def test_no_release_is_brought_while_a_deployment_is_under_way(instance, home, fleet, under_way):
+    fleet |= dict.fromkeys(fleet, SiteState(serving=None))
+    start(instance, under_way)
+    assert tick(automation.release_available(JOB, RESTART, home, PUMPS), instance)[0] == []
 
 
 def test_each_deployment_is_a_run_of_its_own(instance, home, fleet):
@@ -232,7 +250,7 @@ def test_each_deployment_is_a_run_of_its_own(instance, home, fleet):
         update={"sites": tuple(site.model_copy(update={"ring": "canary"}) for site in PUMPS.sites)}
     )
     fleet |= dict.fromkeys(fleet, SiteState(serving=None))
-    sensor = automation.release_available(JOB, home, case)
+    sensor = automation.release_available(JOB, RESTART, home, case)
     result = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
     assert sorted(request.tags[RANGE_START] for request in result.run_requests) == sorted(fleet)
     assert all(request.tags[RANGE_START] == request.tags[RANGE_END] for request in result.run_requests)
@@ -241,5 +259,5 @@ def test_each_deployment_is_a_run_of_its_own(instance, home, fleet):
 def test_a_site_that_was_taken_out_of_the_use_case_is_left_alone(instance, home, fleet):
     fleet["bergen"] = SiteState(serving=None, since="then")
     without = PUMPS.model_copy(update={"sites": PUMPS.sites[1:]})
-    assert tick(automation.release_available(JOB, home, without), instance)[0] == []
+    assert tick(automation.release_available(JOB, RESTART, home, without), instance)[0] == []
     assert "bergen" not in tick(something_waits("w", JOB, home, without, lambda site: "x", ""), instance)[0]

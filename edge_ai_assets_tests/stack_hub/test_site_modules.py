@@ -9,23 +9,32 @@ from functools import partial
 import dagster as dg
 import pytest
 
+from edge_ai_assets import usecase
 from edge_ai_assets.delivery import signing
 from edge_ai_assets.delivery.errors import DeliveryError, MissingError
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns.link import Link, LinkDown
+from edge_ai_assets.returns.link import Link
 from edge_ai_assets.returns.outbox import Feedback, Outbox, OutboxError, PackageRow
-from edge_ai_assets.scoring import batch, supervisor
+from edge_ai_assets.scoring import batch, folder, supervisor
 from edge_ai_assets.scoring.batch import FileScored
 from edge_ai_assets.scoring.client import ServiceError
-from edge_ai_assets.scoring.folder import Failure, Release, Status
+from edge_ai_assets.scoring.folder import Failure, Release, Status, Wish
 from edge_ai_assets.stack_hub import delivery, provision, returning, scoring, waiting
 from edge_ai_assets.stack_hub.assets import scores
 from edge_ai_assets.stack_hub.scoring import NotServing
+from edge_ai_assets.usecase import Road
 from edge_ai_assets_tests import blocks
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 LOG = logging.getLogger(__name__)
+USECASE = """
+name: tiny
+runs: {{rows: 50}}
+features: [{{name: a}}]
+label: {{column: y, positive: [1]}}
+sites: [{{name: north, road: {road}}}]
+"""
 
 
 @pytest.fixture
@@ -87,14 +96,18 @@ class TestProvision:
 
 
 class TestDelivery:
-    def test_without_a_link_nothing_is_fetched(self, home, site):
+    @pytest.mark.parametrize("road", list(Road))
+    def test_without_a_link_and_a_bundle_nothing_is_fetched(self, home, site, road):
         Link(site.root).cut()
-        with pytest.raises(LinkDown, match="`edge-ai link up` restores it"):
-            delivery.fetch(site, home.registry)
+        with pytest.raises(
+            delivery.NothingInstalled, match=f"no bundle lies in {site.media}: carry one"
+        ) as raised:
+            delivery.fetch(site, home.registry, road)
+        assert ("`edge-ai link up`" in str(raised.value)) is (road is Road.LINK)
 
     def test_an_empty_registry_is_an_error_of_delivery(self, home, site):
         with pytest.raises(DeliveryError):
-            delivery.fetch(site, home.registry)
+            delivery.fetch(site, home.registry, Road.LINK)
 
     def test_nothing_installed_says_what_to_do(self, site):
         with pytest.raises(
@@ -103,7 +116,7 @@ class TestDelivery:
             delivery.installed(site)
 
     def test_state_of_a_site_that_never_served(self, site):
-        found = delivery.state(site, Target("sha256:1"))
+        found = delivery.state(site, Target("sha256:1"), Road.LINK)
         assert (found.serving, found.failed, found.linked, found.healthy) == (None, None, True, True)
 
     @pytest.mark.parametrize(("image", "failed"), [("sha256:2", "it is broken"), ("sha256:3", None)])
@@ -111,8 +124,17 @@ class TestDelivery:
         failure = Failure("sha256:2", "it is broken", "")
         state = Status("north", 1, "1", current=Release("sha256:1", 1, "x"), failed=failure)
         monkeypatch.setattr(supervisor, "status", lambda folder: state)
-        found = delivery.state(site, Target(image))
+        found = delivery.state(site, Target(image), Road.LINK)
         assert (found.serving, found.failed) == (1, failed)
+
+    @pytest.mark.parametrize(
+        ("road", "up", "linked"),
+        [(road, up, road is Road.LINK and up) for road in Road for up in (True, False)],
+    )
+    def test_only_a_site_with_a_link_that_is_up_is_linked(self, site, road, up, linked):
+        if not up:
+            Link(site.root).cut()
+        assert delivery.state(site, Target("sha256:1"), road).linked is linked
 
 
 class Target:
@@ -219,11 +241,12 @@ class TestReturning:
         }
         assert returning.counts(site) == returning.recount(site)
 
-    def test_packing_and_uploading_need_an_outbox(self, site, serving, home):
+    @pytest.mark.parametrize("road", Road)
+    def test_packing_and_letting_leave_need_an_outbox(self, site, serving, home, road):
         with pytest.raises(OutboxError, match="there is no outbox"):
             returning.pack_all(site)
         with pytest.raises(OutboxError, match="there is no outbox"):
-            returning.upload(site, home.uplink)
+            returning.let_leave(site, usecase.loads(USECASE.format(road=road)), home.uplink)
 
     def test_what_may_not_leave_is_counted_though_nothing_is_packed(self, site, serving):
         scored(site, 5)
@@ -283,24 +306,71 @@ class TestWaiting:
                 seen.append(waiting.scores(site))
         assert None not in seen and len(set(seen)) == len(seen)
 
-    def test_packages_wait_only_where_the_link_is_up(self, site):
-        assert waiting.packages(site) is None
+    def test_packages_wait_to_be_carried_until_they_were_or_came_by_the_link(self, site):
+        assert waiting.to_carry(site) is None
         scored(site)
         with Outbox(site.outbox) as outbox:
             outbox.unfold(3)
             outbox.classify(dict.fromkeys((1, 2, 3), "anomaly"))
-            assert waiting.packages(site) is None
-            outbox.seal(package(outbox), [1, 2, 3], [], {}, {})
-        assert waiting.packages(site) == "1"
-        Link(site.root).cut()
-        assert waiting.packages(site) is None
-        Link(site.root).restore()
+            assert waiting.to_carry(site) is None and waiting.newest_package(site) == 0
+            outbox.seal(package(1), [1, 2], [], {}, {})
+            assert waiting.to_carry(site) == "1" and waiting.newest_package(site) == 1
+            outbox.exported(1, 5)
+            assert waiting.to_carry(site) is None
+            outbox.seal(package(2), [3], [], {}, {})
+        assert waiting.to_carry(site) == "2" and waiting.newest_package(site) == 2
         with Outbox(site.outbox) as outbox:
-            outbox.uploaded(1, 5)
-        assert waiting.packages(site) is None
+            outbox.uploaded(2, 5)
+        assert waiting.to_carry(site) is None
+
+    def test_a_bundle_waits_until_somebody_looked_at_it(self, site):
+        assert waiting.bundles(site) is None
+        (site.media / ".tiny-1.bundle").write_bytes(b"half")
+        (site.media / "notes.txt").write_text("x")
+        assert waiting.bundles(site) is None
+        (site.media / "tiny-1.bundle").write_bytes(b"half")
+        first = waiting.bundles(site)
+        assert first is not None and waiting.bundles(site) == first
+        site.taken.write_text(first)
+        assert waiting.bundles(site) is None
+        (site.media / "tiny-1.bundle").write_bytes(b"the whole")
+        assert waiting.bundles(site) not in (None, first)
+        (site.media / "tiny-1.bundle").unlink()
+        assert waiting.bundles(site) is None
+
+    def test_a_service_is_missed_where_one_was_deployed(self, site):
+        """Link or no link: after a reboot at sea nobody else starts it."""
+        assert waiting.service(site) is None
+        folder.write_wish(site.root, Wish(Release("sha256:1", 1, "x"), "first"))
+        first = waiting.service(site)
+        assert first is not None
+        folder.write_wish(site.root, Wish(Release("sha256:1", 1, "x"), "second"))
+        assert waiting.service(site) == first  # tried and failed: not at once again
+        folder.write_status(site.root, Status("north", 1, "1", since="2026-11-21"))
+        assert waiting.service(site) not in (None, first)  # it served meanwhile: at once
+
+    def test_a_service_that_was_killed_while_it_started_is_missed_too(self, site):
+        """It had written that it serves nothing, and since when: never."""
+        folder.write_wish(site.root, Wish(Release("sha256:1", 1, "x"), "first"))
+        folder.write_status(site.root, Status("north", 1, "1"))
+        assert supervisor.status(site.root) is None and waiting.service(site) is not None
+
+    def test_a_service_whose_supervisor_lives_is_left_to_it(self, site):
+        folder.write_wish(site.root, Wish(Release("sha256:1", 1, "x"), "first"))
+        with folder.hold(site.root / folder.LOCK, seconds=1):
+            assert waiting.service(site) is None
+        assert waiting.service(site) is not None
 
 
-def package(outbox):
-    given = {"number": 1, "name": "north-00000001.zip", "digest": "d", "first": 1, "last": 3, "rows": 3}
-    given |= {"feedback": 0, "bytes": 10, "previous": "", "created_at": 1, "uploaded_at": None}
-    return PackageRow(**{name: given[name] for name in PackageRow.__struct_fields__})
+def package(number):
+    """The row of a sealed package."""
+    return PackageRow(
+        number=number,
+        name=f"north-{number:08}.zip",
+        digest=f"d{number}",
+        previous=f"d{number - 1}" if number > 1 else "",
+        rows=1,
+        feedback=0,
+        bytes=10,
+        created_at=1,
+    )

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from edge_ai_assets import keys
-from edge_ai_assets.azure import columns
+from edge_ai_assets.azure import columns, completeness
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import picture, records, table
@@ -28,20 +28,26 @@ from edge_ai_assets.usecase import UseCase
         dg.AssetCheckSpec(
             "completeness",
             asset=keys.INBOX,
-            description="No site's packages have a gap, and none was refused.",
+            description="No site's packages have a gap, none was refused or failed, no site is stale.",
         ),
     ],
 )
-def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
+def inbox(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+):
     """Return packages of all sites: signature, chain and order checked, merged into the global tables by
-    (site, sequence)."""
+    (site, sequence), and acknowledged."""
     from edge_ai_assets.azure import arrivals
     from edge_ai_assets.returns import tables
 
     names = arrivals.new_packages(home)
     received = arrivals.receive_all(home)
+    acknowledged = arrivals.acknowledge(home)
     for name, reason in received.refused:
         context.log.error("package %s was refused: %s", name, reason)
+    for site, reason in received.failed:
+        context.log.error("packages of %s wait, they could not be taken in: %s", site, reason)
+    marks = arrivals.watermarks(home, usecase)
     twice = tables.duplicates(home.tables)
     yield dg.MaterializeResult(
         metadata={
@@ -50,9 +56,12 @@ def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
             "packages": received.packages,
             "insights": received.insights,
             "feedback": received.feedback,
+            "lineage_events": received.lineage,
             "package_names": names,
             "repeated_rows": received.repeated,
             "days": sorted(str(day) for day in received.days),
+            "acknowledged": acknowledged,
+            "watermarks": completeness.table(marks),
             "tables": dg.MetadataValue.path(home.tables),
         },
         check_results=[
@@ -62,27 +71,22 @@ def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
                 description=f"{twice} rows stand more than once",
                 metadata={"duplicates": twice},
             ),
-            dg.AssetCheckResult(
-                check_name="completeness",
-                passed=not received.refused and not received.waiting,
-                severity=dg.AssetCheckSeverity.WARN,
-                description=f"{len(received.refused)} packages refused, "
-                f"{len(received.waiting)} sites wait for a missing one",
-                metadata={
-                    "packages_refused": len(received.refused),
-                    "sites_with_a_gap": len(received.waiting),
-                    "refused": records(
-                        [{"package": name, "reason": reason} for name, reason in received.refused],
-                        ["package", "reason"],
-                    ),
-                    "gaps": records(
-                        [{"site": site, "missing_package": number} for site, number in received.waiting],
-                        ["site", "missing_package"],
-                    ),
-                },
-            ),
+            completeness.check(received, marks),
         ],
     )
+
+
+def _held_back(context: dg.AssetExecutionContext, home: Home, usecase: UseCase) -> bool:
+    """Whether the use case wants nothing published now. Then the asset makes nothing, and what follows it in
+    the run is skipped; the run is no failure, since the check of global/inbox says what is missing."""
+    from edge_ai_assets.azure import arrivals
+
+    parted = arrivals.held_back(home, usecase)
+    for mark in parted:
+        context.log.warning(
+            "nothing is published (returns.publish: complete): %s: %s", mark.site, mark.sentence
+        )
+    return bool(parted)
 
 
 @dg.asset(
@@ -92,13 +96,18 @@ def inbox(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]):
     kinds={"deltalake", "powerbi"},
     owners=[keys.DATA_ENGINEERING],
     automation_condition=FOLLOWS,
+    output_required=False,
 )
-def insights(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
+def insights(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+):
     """Insights by day, site and release, for Power BI. Only days that received something are computed
     again."""
     from edge_ai_assets.delivery import pack
     from edge_ai_assets.returns import daily, tables
 
+    if _held_back(context, home, usecase):
+        return
     done = daily.refresh(home.tables)
     numbers = {one.image: one.version for one in pack.known(home.registry, home.keys)}
     rows = [
@@ -106,7 +115,7 @@ def insights(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
         for row in tables.rows(home.tables, daily.NAME)
     ]
     newest = sorted(rows, key=lambda row: (row["day"], row["site"], row["release"] or 0), reverse=True)
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": done.rows,
             "dagster/column_schema": columns.of_delta(home.tables, daily.NAME),
@@ -172,8 +181,8 @@ def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     ],
 )
 def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
-    """How far each site's readings have moved from the champion's training data, seen in histograms, not in
-    rows."""
+    """How far each site's readings have moved from the champion's training data, seen in histograms and
+    sketches, not in rows."""
     from edge_ai_assets.azure import watch
     from edge_ai_assets.delivery import pack
     from edge_ai_assets.ml import plots
@@ -231,10 +240,15 @@ def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
     kinds={"html"},
     owners=[keys.DATA_ENGINEERING],
     automation_condition=FOLLOWS,
+    output_required=False,
 )
-def report(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> dg.MaterializeResult:
+def report(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+):
     """The page for everyone: fleet, anomalies by day, releases. One file, nothing loaded from anywhere."""
     from edge_ai_assets.azure import page
 
+    if _held_back(context, home, usecase):
+        return
     path = page.publish(home, usecase)
-    return dg.MaterializeResult(metadata={"page": dg.MetadataValue.path(path), "bytes": path.stat().st_size})
+    yield dg.MaterializeResult(metadata={"page": dg.MetadataValue.path(path), "bytes": path.stat().st_size})

@@ -62,11 +62,14 @@ def image(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> d
     owners=[keys.PLATFORM],
     automation_condition=FOLLOWS,
 )
-def bundle(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
-    """The newest release as one file for sites without a link, to be carried on media."""
+def bundle(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> dg.MaterializeResult:
+    """The newest release as one file to be carried: a whole one for any site, and for each site without a
+    link one of what it lacks, with the acknowledgement of what came of it."""
+    from edge_ai_assets.azure import outgoing
     from edge_ai_assets.delivery import pack
 
-    path = pack.bundle(home.registry, home.keys, home.media)
+    written = outgoing.bundles(home, usecase)
+    path = written[""]
     newest = pack.newest(home.registry, home.keys)
     assert newest is not None
     return dg.MaterializeResult(
@@ -75,5 +78,13 @@ def bundle(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
             "image": newest.image,
             "path": dg.MetadataValue.path(path),
             "bytes": path.stat().st_size,
+            "for_sites": records(
+                [
+                    {"site": site, "bytes": own.stat().st_size, "file": str(own)}
+                    for site, own in written.items()
+                    if site
+                ],
+                ["site", "bytes", "file"],
+            ),
         }
     )

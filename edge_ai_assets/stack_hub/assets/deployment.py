@@ -13,12 +13,17 @@ WHOLE_BATCH = dg.BackfillPolicy.single_run()
 
 
 @dg.asset(**interfaces.body(interfaces.SITE_RELEASE), backfill_policy=WHOLE_BATCH)
-def release(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Events:
+def release(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+) -> Events:
     from edge_ai_assets.stack_hub import delivery
 
     def fetch(name: str) -> dict[str, object]:
         site = provision.provision(home, name)
-        newest = delivery.fetch(site, home.registry)
+        fetched = delivery.fetch(site, home.registry, usecase.at(name).road)
+        newest = fetched.release
+        for bundle, reason in fetched.refused.items():
+            context.log.error("site %s: bundle %s was refused: %s", name, bundle, reason)
         path = delivery.unpacked(site, newest)
         return {
             "release": newest.version,
@@ -26,6 +31,7 @@ def release(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> 
             "model": newest.model,
             "training_set": newest.data_version,
             "training_run": newest.run_id,
+            "bundles_refused": len(fetched.refused),
             "path": dg.MetadataValue.path(path),
         }
 

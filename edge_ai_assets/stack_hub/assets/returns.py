@@ -7,17 +7,21 @@ from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records, table
 from edge_ai_assets.stack_hub.assets.deployment import WHOLE_BATCH
 from edge_ai_assets.stack_hub.fleet import Events, each_site
-from edge_ai_assets.usecase import UseCase
+from edge_ai_assets.usecase import Road, UseCase
 
 
 @dg.asset(**interfaces.body(interfaces.SITE_EGRESS), backfill_policy=WHOLE_BATCH)
-def egress(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Events:
-    from edge_ai_assets.stack_hub import returning
+def egress(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+) -> Events:
+    from edge_ai_assets.stack_hub import events, returning
     from edge_ai_assets.stack_hub.scoring import deployed_usecase
 
     def pack(name: str) -> dict[str, object]:
         site = home.site(name)
-        done = returning.pack_all(site)
+        # In a home with both sides Azure's graph has these events already.
+        own = events.source(context.instance, name) if home.own_site else None
+        done = returning.pack_all(site, own, queued=usecase.at(name).road is Road.QUEUE)
         egress = deployed_usecase(site).egress
         return {
             "packages": len(done.packages),
@@ -27,6 +31,11 @@ def egress(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> E
             "withheld_rows": done.withheld_rows,
             "withheld_for": table(done.withheld, "reason", "rows"),
             "bytes": done.bytes,
+            "lineage_events": done.lineage,
+            "not_packed": done.stopped or "",
+            "pruned_rows": done.room.pruned,
+            "expired_rows": done.room.expired,
+            "pruned_packages": done.room.packages,
             "policy": done.policy,
             "kinds_that_leave": ", ".join(egress.kinds) or "none",
             "fields_that_leave": records(
@@ -59,15 +68,16 @@ def upload(
     from edge_ai_assets.stack_hub import returning
 
     def send(name: str) -> dict[str, object]:
-        sent = returning.upload(home.site(name), home.uplink)
+        left = returning.let_leave(home.site(name), usecase, home.uplink)
         now = returning.as_dict(returning.counts(home.site(name)))
         return {
-            "packages": sent.packages,
-            "package_names": sent.names,
-            "rows": sent.rows,
-            "bytes": sent.bytes,
-            "waiting_packages": sent.waiting,
-            "interrupted": sent.interrupted or "no",
+            "road": str(usecase.at(name).road),
+            "packages": len(left.names),
+            "package_names": left.names,
+            "bytes": left.bytes,
+            "acknowledged_packages": left.acknowledged,
+            "waiting_packages": left.waiting,
+            "interrupted": left.interrupted or "no",
             **{f"outbox_{part}": rows for part, rows in now.items()},
         }
 

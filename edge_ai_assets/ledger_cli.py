@@ -1,0 +1,135 @@
+"""`edge-ai ledger`: check and show the record of what left a site.
+
+What its lines are is in `returns.ledger`, what they amount to in `returns.coverage`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge_ai_assets import here
+from edge_ai_assets.here import NotHere
+from edge_ai_assets.home import SiteHome
+
+FAILED = 1
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+ledger = typer.Typer(
+    no_args_is_help=True, help="The egress ledger: what left a site, when, under which policy, to where."
+)
+say = Console(stderr=True)
+
+Site = Annotated[str | None, typer.Option("--site", help="Only this site; all when absent.")]
+Json = Annotated[bool, typer.Option("--json", help="Answer as one JSON object.")]
+
+
+@ledger.command()
+def verify(site: Site = None, as_json: Json = False) -> None:
+    """Check the ledger's chain, and that it covers every package that counts as sent or exported.
+
+    The chain shows what was changed in the ledger, the packages what was cut off at its end. Exit code 1 if
+    either does not hold.
+    """
+    found = {at.name: _verified(at) for at in here.sites(site)}
+    if as_json:
+        _answer(found)
+    else:
+        table = Table("site", "lines", "packages", "not covered", "holds")
+        for name, each in found.items():
+            table.add_row(
+                name, *(str(each[part]) for part in ("lines", "packages", "uncovered")), _yes(each["holds"])
+            )
+        Console().print(table)
+        for name, each in found.items():
+            if each["error"]:
+                _say(f"{name}: {each['error']}")
+            if each["uncovered"]:
+                _say(f"{name}: left without being in the ledger: {', '.join(each['names'])}")
+    if not all(each["holds"] for each in found.values()):
+        sys.exit(FAILED)
+
+
+@ledger.command()
+def show(
+    site: Site = None,
+    package: Annotated[
+        str | None, typer.Option(help="Only this package, line by line, such as bergen-00000001.zip.")
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="Show so many packages, the newest.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show what left, package by package, as far as the ledger's chain holds.
+
+    `covered` counts the bytes of the package's file that left at least once, from its start; `bytes` also
+    what was sent again.
+    """
+    from edge_ai_assets.returns.coverage import Coverage
+    from edge_ai_assets.returns.ledger import of_package
+
+    found: dict[str, Any] = {}
+    for at in here.sites(site):
+        if package is None:
+            with Coverage(at.ledger) as coverage:
+                found[at.name] = [_left(msgspec.to_builtins(left)) for left in coverage.newest(last)]
+        elif lines := of_package(at.ledger, package):
+            found[at.name] = [{**msgspec.to_builtins(line), "time": _iso(line.time)} for line in lines]
+    if package is not None and not found:
+        raise NotHere(f"nothing of {package!r} left: `edge-ai ledger show` lists what did")
+    if as_json:
+        _answer(found)
+        return
+    columns = (
+        ("time", "first", "last", "policy", "destination", "hash")
+        if package
+        else ("package", "bytes", "covered", "lines", "began", "ended", "destinations")
+    )
+    table = Table("site", *columns)
+    for name, rows in found.items():
+        for row in rows:
+            table.add_row(name, *(str(row[column]) for column in columns))
+    Console().print(table)
+
+
+def _verified(at: SiteHome) -> dict[str, Any]:
+    from edge_ai_assets.returns.coverage import check
+    from edge_ai_assets.returns.ledger import LedgerError
+    from edge_ai_assets.returns.outbox import Outbox
+
+    found: dict[str, Any] = {"lines": 0, "packages": 0, "uncovered": 0, "names": []}
+    error = None
+    with ExitStack() as stack:
+        outbox = stack.enter_context(Outbox(at.outbox, create=False)) if at.outbox.exists() else None
+        try:
+            found = msgspec.to_builtins(check(at.ledger, outbox))
+        except LedgerError as broken:
+            error = str(broken)
+    return {**found, "error": error, "holds": not found["uncovered"] and error is None}
+
+
+def _left(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "began": _iso(found["began"]), "ended": _iso(found["ended"])}
+
+
+def _iso(microseconds: int) -> str:
+    return (EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="seconds")
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "NO"
+
+
+def _say(text: str) -> None:
+    say.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _answer(found: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,153 @@
+"""What the policy makes of the scores and feedback that one package shall account for.
+
+Nothing is written here. Which rows these are, and what becomes of the result, is `packing`'s work.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from edge_ai_assets.returns import sketches
+from edge_ai_assets.returns.aggregates import aggregates
+from edge_ai_assets.returns.parts import Aggregate, Insight, Sketch, Word
+from edge_ai_assets.returns.policy import Histogram, Policy, Withheld
+from edge_ai_assets.returns.schema import FeedbackRow, Record, ScoreRow, Value, decode
+from edge_ai_assets.scoring.contract import Contract
+
+T = TypeVar("T", float, bool, str)
+Numbers = defaultdict[tuple[str, str], list[float]]
+"""Values by release and feature."""
+
+
+class Content:
+    """What leaves, and what stays and why.
+
+    Args:
+        policy: says what may leave.
+        contracts: by release; without one, derived inputs and histograms stay.
+    """
+
+    def __init__(self, policy: Policy, contracts: Mapping[str, Contract]) -> None:
+        self._policy, self._contracts = policy, contracts
+        self.insights: list[Insight] = []
+        self.words: list[Word] = []
+        self.histograms: list[Histogram] = []
+        self.aggregates: list[Aggregate] = []
+        self.sketches: list[Sketch] = []
+        self.withheld: defaultdict[str, list[int]] = defaultdict(list)
+        self.broken: defaultdict[str, list[int]] = defaultdict(list)
+        """Scores that cannot be read, by reason."""
+        self.withheld_feedback: defaultdict[str, list[int]] = defaultdict(list)
+        self.notes_dropped = 0
+        self._counted: list[ScoreRow] = []
+
+    def __bool__(self) -> bool:
+        """Whether anything leaves."""
+        parts = (self.insights, self.words, self.histograms, self.aggregates, self.sketches)
+        return any(parts)
+
+    @property
+    def sequences(self) -> list[int]:
+        """Of the scores that are packed or withheld."""
+        return [row.sequence for row in self._counted]
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many scores and feedback stay, by reason."""
+        found: Counter[str] = Counter()
+        for held in (self.withheld, self.withheld_feedback):
+            found.update({reason: len(numbers) for reason, numbers in held.items()})
+        return dict(found)
+
+    def add_scores(self, rows: Sequence[ScoreRow], window_minutes: int) -> None:
+        """Apply the policy to the scores of a package, all at once: some of what leaves is of all of them."""
+        numbers: Numbers = defaultdict(list)
+        watched = sorted(self._policy.counted | self._policy.sketched)
+        for row in rows:
+            try:
+                record = decode(row)
+            except ValueError as error:  # a newer version classified it
+                self.broken[str(error)].append(row.sequence)
+                continue
+            self._counted.append(row)
+            for feature in watched:
+                value = record.inputs.get(feature)  # none where the release keeps it out
+                if type(value) is float or type(value) is int:
+                    numbers[row.release, feature].append(value)
+            self._add(row, record)
+        releases = {row.release for row in self._counted}
+        references = {name: self._contracts[name].references for name in releases & self._contracts.keys()}
+        self.histograms = self._policy.histograms(numbers, references)
+        self.aggregates = aggregates(self._counted, self._policy, window_minutes)
+        self.sketches = list(_sketches(numbers, self._policy))
+
+    def add_feedback(self, item: FeedbackRow, row: ScoreRow | None) -> None:
+        """Apply the policy to feedback and the score it is about; None if that is no longer kept."""
+        if row is None:
+            self.withheld_feedback["its score is no longer kept"].append(item.id)
+            return
+        try:
+            values = self._policy.feedback(row, item, self._contracts.get(row.release))
+        except ValueError as error:
+            values = Withheld(f"its score: {error}")
+        if isinstance(values, Withheld):
+            self.withheld_feedback[values.reason].append(item.id)
+        else:
+            self.words.append(_word(row, item, values))
+            self.notes_dropped += item.note is not None and self.words[-1].note is None
+
+    def _add(self, row: ScoreRow, record: Record) -> None:
+        values = self._policy.row(row, self._contracts.get(row.release), record)
+        if isinstance(values, Withheld):
+            self.withheld[values.reason].append(row.sequence)
+        else:
+            self.insights.append(_insight(row, values))
+
+
+def _sketches(numbers: Numbers, policy: Policy) -> Iterable[Sketch]:
+    """Of the values as the policy lets them out, since a sketch holds some of them; no small group."""
+    for (release, feature), values in sorted(numbers.items()):
+        if feature not in policy.sketched:
+            continue
+        left = [number for value in values if (number := policy.number(feature, value)) is not None]
+        if len(left) >= policy.egress.minimum_group_size:
+            data = sketches.make(np.array(left))
+            yield Sketch(release, feature, len(left), sketches.K, data)
+
+
+def _insight(row: ScoreRow, values: dict[str, Value]) -> Insight:
+    return Insight(
+        sequence=row.sequence,
+        scored_at=row.scored_at,
+        release=row.release,
+        kind=str(row.kind),
+        score=_column(values, "_score", float),
+        predicted=_column(values, "_predicted", bool),
+        fields=values,
+    )
+
+
+def _word(row: ScoreRow, item: FeedbackRow, values: dict[str, Value]) -> Word:
+    return Word(
+        id=item.id,
+        sequence=row.sequence,
+        given_at=item.given_at,
+        release=row.release,
+        correct=_column(values, "_correct", bool),
+        note=_column(values, "_note", str),
+        role=_column(values, "_role", str),
+        fields=values,
+    )
+
+
+def _column(values: dict[str, Value], name: str, kind: type[T]) -> T | None:
+    """Take a value that has a column of its own; a number's pseudonym has none and stays among the fields."""
+    value = values.get(name)
+    if value is not None and not isinstance(value, kind):
+        return None
+    values.pop(name, None)
+    return value

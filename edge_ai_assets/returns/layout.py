@@ -1,0 +1,104 @@
+"""The outbox's tables as SQL, and how a file of an earlier format becomes one of today's.
+
+A score is first written in a block of `journal`, with the others
+of its commit, and unfolded to a row of `scores` when the way home takes it up. Each is in one state: pending
+(no disposition yet) or one of the dispositions. What its rows mean is said in `schema`, who changes them in
+`outbox` and the modules that it is made of.
+
+`tally` counts the scores by state, kept or not, so that the counts of a large outbox cost nothing: what is
+unfolded is added by the code that unfolds (a trigger would cost as much as the insert), what is pruned or
+expires by the code that removes it, every other change and deletion by a trigger, whoever does it: a row that
+somebody deletes by hand is missed. `packed` in it is no state but the scores in sealed packages so far.
+"""
+
+# ruff: noqa: S608 (our own constants)
+from __future__ import annotations
+
+WAITING = "kind IS NOT NULL AND disposition IS NULL AND package IS NULL"
+"""Of scores; spelled as in the index, so that SQLite uses it. The others the same."""
+UNCLASSIFIED = "kind IS NULL AND disposition IS NULL"
+DONE = "disposition IN ('withheld', 'uploaded', 'expired')"
+DEAD = "disposition = 'quarantined'"
+
+TABLES = f"""
+CREATE TABLE journal(
+    first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, scored_at INTEGER NOT NULL, release TEXT NOT NULL,
+    schema INTEGER NOT NULL, block BLOB NOT NULL);
+CREATE TABLE scores(
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, scored_at INTEGER NOT NULL, release TEXT NOT NULL, score REAL,
+    predicted INTEGER NOT NULL, outside INTEGER NOT NULL, record BLOB NOT NULL,
+    schema INTEGER NOT NULL, kind TEXT,
+    disposition TEXT CHECK (disposition IN ('withheld', 'uploaded', 'quarantined', 'expired')),
+    reason TEXT, package INTEGER);
+CREATE INDEX scores_unclassified ON scores(sequence) WHERE {UNCLASSIFIED};
+CREATE INDEX scores_waiting ON scores(kind, sequence) WHERE {WAITING};
+CREATE INDEX scores_packed ON scores(package, sequence) WHERE package IS NOT NULL AND disposition IS NULL;
+CREATE INDEX scores_done ON scores(package, scored_at) WHERE {DONE};
+CREATE INDEX scores_dead ON scores(sequence) WHERE {DEAD};
+CREATE TABLE feedback(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sequence INTEGER NOT NULL, correct INTEGER NOT NULL, note TEXT,
+    role TEXT NOT NULL, given_at INTEGER NOT NULL,
+    disposition TEXT CHECK (disposition IN ('withheld', 'uploaded', 'quarantined', 'expired')),
+    reason TEXT, package INTEGER);
+CREATE INDEX feedback_waiting ON feedback(id) WHERE disposition IS NULL AND package IS NULL;
+CREATE INDEX feedback_packed ON feedback(package, id) WHERE package IS NOT NULL AND disposition IS NULL;
+CREATE INDEX feedback_pending ON feedback(sequence) WHERE disposition IS NULL;
+CREATE INDEX feedback_done ON feedback(package, given_at) WHERE {DONE};
+CREATE TABLE requests(
+    key TEXT PRIMARY KEY, first INTEGER NOT NULL, rows INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL DEFAULT x'') WITHOUT ROWID;
+CREATE TABLE packages(
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, previous TEXT NOT NULL,
+    rows INTEGER NOT NULL, feedback INTEGER NOT NULL, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL,
+    uploaded_at INTEGER, complete INTEGER NOT NULL DEFAULT 0, event_id INTEGER NOT NULL DEFAULT 0,
+    event_number INTEGER NOT NULL DEFAULT 0, exported_at INTEGER, acknowledged_at INTEGER);
+CREATE INDEX packages_unsent ON packages(number) WHERE uploaded_at IS NULL;
+CREATE INDEX packages_unacknowledged ON packages(number) WHERE acknowledged_at IS NULL;
+CREATE TABLE tombstones(
+    package INTEGER NOT NULL, state TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, rows INTEGER NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (package, state, kind, reason)) WITHOUT ROWID;
+CREATE TABLE tally(state TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO tally VALUES
+    ('pending', 0), ('withheld', 0), ('uploaded', 0), ('quarantined', 0), ('expired', 0), ('packed', 0);
+CREATE TRIGGER scores_moved AFTER UPDATE OF disposition ON scores
+    WHEN OLD.disposition IS NOT NEW.disposition BEGIN
+    UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition, 'pending');
+    UPDATE tally SET rows = rows + 1 WHERE state = coalesce(NEW.disposition, 'pending');
+END;
+CREATE TRIGGER scores_removed AFTER DELETE ON scores BEGIN
+    UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition, 'pending');
+END;
+"""
+
+UPGRADES = {
+    1: """
+CREATE TABLE journal(
+    first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, scored_at INTEGER NOT NULL, release TEXT NOT NULL,
+    schema INTEGER NOT NULL, block BLOB NOT NULL);
+ALTER TABLE requests ADD COLUMN fingerprint BLOB NOT NULL DEFAULT x'';
+""",
+    2: """
+DROP INDEX scores_waiting;
+CREATE INDEX scores_waiting ON scores(kind, sequence)
+    WHERE kind IS NOT NULL AND disposition IS NULL AND package IS NULL;
+CREATE INDEX scores_done ON scores(package, scored_at)
+    WHERE disposition IN ('withheld', 'uploaded', 'expired');
+CREATE INDEX scores_dead ON scores(sequence) WHERE disposition = 'quarantined';
+CREATE INDEX feedback_pending ON feedback(sequence) WHERE disposition IS NULL;
+CREATE INDEX feedback_done ON feedback(package, given_at)
+    WHERE disposition IN ('withheld', 'uploaded', 'expired');
+ALTER TABLE packages ADD COLUMN complete INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE packages ADD COLUMN event_id INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE packages ADD COLUMN event_number INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE packages ADD COLUMN exported_at INTEGER;
+ALTER TABLE packages ADD COLUMN acknowledged_at INTEGER;
+CREATE INDEX packages_unacknowledged ON packages(number) WHERE acknowledged_at IS NULL;
+CREATE TABLE tombstones(
+    package INTEGER NOT NULL, state TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, rows INTEGER NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (package, state, kind, reason)) WITHOUT ROWID;
+INSERT INTO tally SELECT 'packed', coalesce(sum(rows), 0) FROM packages;
+""",
+}
+"""What makes each earlier format the next one. Frozen: today's text, which may change, is not in it."""

@@ -1,0 +1,238 @@
+"""`edge-ai returns`: packages that are carried by hand, and how far each is on its way home.
+
+Thin: what a command does is in `returns.media` and `stack_hub.connecting`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge_ai_assets import here
+from edge_ai_assets.here import NotHere
+from edge_ai_assets.usecase import UseCaseError
+
+FAILED, USAGE = 1, 2
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+returns = typer.Typer(
+    no_args_is_help=True, help="Return packages: carry them by hand, see how far each is on its way home."
+)
+say = Console(stderr=True)
+
+Site = Annotated[str, typer.Option("--site", help="The site's name.")]
+Last = Annotated[int, typer.Option(min=1, help="Show so many packages, the newest.")]
+Json = Annotated[bool, typer.Option("--json", help="Answer as one JSON object.")]
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit code of an error of `returns` or `ledger` that a user can do something about; else None."""
+    from edge_ai_assets.delivery.errors import DeliveryError
+    from edge_ai_assets.returns.ledger import LedgerError
+    from edge_ai_assets.returns.media import MediaError
+    from edge_ai_assets.returns.outbox import OutboxError
+    from edge_ai_assets.returns.roads import UplinkError
+
+    if isinstance(error, NotHere | UseCaseError):
+        return USAGE
+    if isinstance(error, DeliveryError | LedgerError | MediaError | OutboxError | UplinkError):
+        return FAILED
+    return None
+
+
+@returns.command("export")
+def export_(
+    site: Site,
+    to: Annotated[
+        Path,
+        typer.Option("--to", exists=True, file_okay=False, help="A folder of the medium, which is there."),
+    ],
+    only_new: Annotated[
+        bool, typer.Option("--only-new", help="Leave out what was exported before, to whatever medium.")
+    ] = False,
+    megabytes: Annotated[
+        float | None, typer.Option(min=0, help="Most that is copied; what fits when absent.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Names the medium in the ledger; the folder when absent.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a site's packages to a medium, oldest first.
+
+    All of which no acknowledgement came, since media get lost. Again, or interrupted, the same command copies
+    what is missing. Exit code 1 if packages were left because they do not fit.
+    """
+    from edge_ai_assets.returns import media
+    from edge_ai_assets.returns.ledger import Ledger
+    from edge_ai_assets.returns.outbox import Outbox
+
+    at = here.site(site)
+    with Outbox(at.outbox, create=False) as outbox, _progress("packages copied") as progress:
+        done = media.export(
+            outbox,
+            at.spool,
+            Ledger(at.ledger),
+            to,
+            only_new=only_new,
+            limit_bytes=None if megabytes is None else round(megabytes * 1e6),
+            label=label,
+            progress=progress,
+        )
+    if as_json:
+        _answer({"site": site, **msgspec.to_builtins(done)})
+    else:
+        _say(f"{done.packages} packages, {done.bytes} bytes copied to {to}; {done.there} were there already")
+    if done.left:
+        _say(f"{done.left} packages did not fit: take another medium and add --only-new")
+        sys.exit(FAILED)
+
+
+@returns.command("import")
+def import_(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="A folder of the medium.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Copy packages from a medium to Azure's inbox, which checks them.
+
+    Again, or interrupted, the same command copies what is missing. Exit code 1 if a file that looks like a
+    package was not taken.
+    """
+    from edge_ai_assets.returns import media
+
+    home, usecase = here.home_and_usecase()
+    with _progress("packages copied") as progress:
+        done = media.import_(folder, home.uplink, {each.name for each in usecase.sites}, progress=progress)
+    if as_json:
+        _answer(msgspec.to_builtins(done))
+    else:
+        _say(
+            f"{done.packages} packages, {done.bytes} bytes taken from {folder}; "
+            f"{done.there} were here already, {done.ignored} other files ignored"
+        )
+        for name, reason in done.rejected.items():
+            _say(f"{name} was not taken: {reason}")
+    if done.rejected:
+        sys.exit(FAILED)
+
+
+@returns.command("list")
+def list_(site: Site, last: Last = 100, as_json: Json = False) -> None:
+    """List a site's packages, and how far each is on its way home.
+
+    waiting, exported (put on a medium), uploaded (the link took it), acknowledged (Azure merged it). Packages
+    that came home and were pruned are not listed.
+    """
+    from edge_ai_assets.returns.outbox import Outbox
+
+    at = here.site(site)
+    totals: Counter[str] = Counter(dict.fromkeys(("waiting", "exported", "uploaded", "acknowledged"), 0))
+    shown: list[dict[str, Any]] = []
+    with Outbox(at.outbox, create=False) as outbox:
+        after = 0
+        while some := outbox.packages(after):
+            rows = [_package(row) for row in some]
+            totals.update(row["state"] for row in rows)
+            shown = [*shown, *rows][-last:]
+            after = some[-1].number
+    if as_json:
+        _answer({"site": site, "totals": dict(totals), "packages": shown})
+        return
+    table = Table("package", "state", "bytes", "scores", "feedback", "sealed")
+    for row in shown:
+        table.add_row(*(str(row[part]) for part in ("name", "state", "bytes", "rows", "feedback", "sealed")))
+    Console().print(table)
+    _say(", ".join(f"{number} {state}" for state, number in totals.items()))
+
+
+@returns.command()
+def acknowledge(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="An acknowledgement, or a release bundle with some."
+        ),
+    ],
+    site: Site,
+    as_json: Json = False,
+) -> None:
+    """Tell a site which of its packages Azure merged, from a file that was carried there.
+
+    It is believed only if it is signed by the release key that the site trusts. Exit code 1 if it is not, or
+    is not about this site.
+    """
+    from edge_ai_assets.delivery import durable
+    from edge_ai_assets.returns import acks, clock
+    from edge_ai_assets.stack_hub import connecting
+
+    at = here.site(site)
+    if file.suffix == ".bundle":
+        done = connecting.apply_acks_of(at, file, clock.now())
+    else:
+        done = connecting.apply_ack(at, durable.read_bounded(file, acks.MAX_BYTES), clock.now())
+    refused = f"{file} holds no acknowledgement for site {site}" if done is None else done.refused
+    found = {
+        "site": site,
+        "through": done.number if done else None,
+        "packages": done.packages if done else 0,
+        "refused": refused,
+    }
+    if as_json:
+        _answer(found)
+    else:
+        _say(refused or f"packages 1 to {found['through']} are home; {found['packages']} of them is news")
+    if refused:
+        sys.exit(FAILED)
+
+
+def _package(row: Any) -> dict[str, Any]:
+    times = {
+        "acknowledged": row.acknowledged_at,
+        "uploaded": row.uploaded_at,
+        "exported": row.exported_at,
+    }
+    return {
+        "name": row.name,
+        "number": row.number,
+        "state": next((state for state, at in times.items() if at is not None), "waiting"),
+        "bytes": row.bytes,
+        "rows": row.rows,
+        "feedback": row.feedback,
+        "sealed": _iso(row.created_at),
+        **{name: None if at is None else _iso(at) for name, at in times.items()},
+    }
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Any]:
+    from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=say, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda size: progress.advance(task, size)
+
+
+def _iso(microseconds: int) -> str:
+    return (EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="seconds")
+
+
+def _say(text: str) -> None:
+    say.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _answer(found: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")

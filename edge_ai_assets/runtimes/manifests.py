@@ -1,0 +1,293 @@
+"""What a site's scoring service is on Kubernetes: its objects, as they are sent. No cluster is asked here.
+
+Only what every cluster has (`v1`, `apps/v1`, `networking.k8s.io/v1`, `policy/v1`), and what the Pod Security
+Standard "restricted" admits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from edge_ai_assets.runtimes.interface import Release
+
+Manifest = dict[str, Any]
+
+MANAGER = "edge-ai-assets"
+RELEASE = "edge-ai-assets/release"
+"""Annotation with the digest of the release that a Deployment or a pod runs."""
+TEMPLATE = "edge-ai-assets/template"
+"""Annotation with what tells the pods of one rollout from those of the one before."""
+VERSION = "app.kubernetes.io/version"
+PORT = 8080
+USER = 65532
+"""As in the runtime image, deploy/runtime/Containerfile."""
+OUTBOX = "/var/lib/edge-ai"
+OPTIONS = "/etc/edge-ai"
+GUARD = "/etc/edge-ai-guard"
+LEAVE_SECONDS = 5
+"""Before a pod that ends gets SIGTERM. It serves on meanwhile: nodes learn only now that it is to get no new
+connections, and one that comes after it stopped listening would be refused."""
+GRACE_SECONDS = LEAVE_SECONDS + 25
+STEADY_SECONDS = 5
+"""So long a new pod must stay ready before it counts and the former one is ended."""
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,53}[a-z0-9])?")
+_REPOSITORY = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
+_QUANTITY = re.compile(r"[1-9][0-9]*(m|[KMGT]i?)?")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A site's place in a cluster, and what it may take there.
+
+    Raises:
+        ValueError: a name, repository or amount that Kubernetes would refuse; the message names it.
+    """
+
+    site: str
+    repository: str
+    """Where the site's nodes have its images from, without tag or digest: `registry.bergen.lan/edge/pump`.
+
+    The same one on every road: a node that has an image under one name and finds it again under another pulls
+    it anew, which without a link fails (KEP-2535).
+    """
+    namespace: str = "edge-ai"
+    replicas: int = 1
+    """Pods. All of them write the one outbox, so all run on the one node that its volume is attached to."""
+    workers: int = 1
+    """Processes of each pod."""
+    outbox: str = "10Gi"
+    """Size of the volume."""
+    storage_class: str | None = None
+    """The cluster's default when absent. A block device or a local disk: SQLite's write-ahead log needs
+    shared memory and locks that NFS and Azure Files do not give."""
+    memory: str = "1Gi"
+    guard: str | None = None
+    """Secret with tls.crt, tls.key and tokens.json. Without one the service takes requests from its namespace
+    only, unencrypted: from an ingress or a mesh that sees to TLS and to who may ask."""
+    pull_secret: str | None = None
+    """Secret that the site's registry wants."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.site):
+            raise ValueError(
+                f"site {self.site!r} is no name for Kubernetes: at most 55 of a-z, 0-9 and '-', "
+                "a letter or digit first and last"
+            )
+        if not _REPOSITORY.fullmatch(self.repository):
+            raise ValueError(
+                f"repository {self.repository!r} is refused: HOST/PATH in lower case, without tag or digest"
+            )
+        for name, amount in (("outbox", self.outbox), ("memory", self.memory)):
+            if not _QUANTITY.fullmatch(amount):
+                raise ValueError(f"{name} is {amount!r}, it must be a quantity such as 512Mi or 10Gi")
+        for name, number, most in (("replicas", self.replicas, 8), ("workers", self.workers, 64)):
+            if not 1 <= number <= most:
+                raise ValueError(f"{name} is {number}, it must be from 1 to {most}")
+
+    @property
+    def name(self) -> str:
+        """Of all its objects."""
+        return f"scoring-{self.site}"
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Labels of its pods that never change."""
+        return {"app.kubernetes.io/name": "edge-ai-scoring", "app.kubernetes.io/instance": self.site}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.selector | {"app.kubernetes.io/managed-by": MANAGER}
+
+    @property
+    def url(self) -> str:
+        """Where programs in the cluster reach it."""
+        return f"{'https' if self.guard else 'http'}://{self.name}.{self.namespace}.svc:{PORT}"
+
+    def image(self, release_id: str) -> str:
+        """By digest: what a tag means may change, also between two pods of one rollout."""
+        return f"{self.repository}@{release_id}"
+
+
+def render(place: Placement, release: Release, *, timeout: float) -> list[Manifest]:
+    """All objects of a site's service, in the order in which they are to be applied; the Deployment is last.
+
+    Args:
+        timeout: seconds in which the release must be ready, or Kubernetes calls the rollout failed.
+    """
+    options = _options(place, release)
+    return [
+        _object(place, "v1", "ServiceAccount", {"automountServiceAccountToken": False}),
+        options,
+        _volume(place),
+        _network(place),
+        _service(place),
+        _disruption(place),
+        _deployment(place, release, options["metadata"]["name"], timeout),
+    ]
+
+
+def record(place: Placement, data: dict[str, str]) -> Manifest:
+    """What a runtime notes down in the cluster."""
+    return _object(place, "v1", "ConfigMap", {"data": data}, f"{place.name}-record")
+
+
+def _object(place: Placement, version: str, kind: str, body: Manifest, name: str | None = None) -> Manifest:
+    metadata = {"name": name or place.name, "namespace": place.namespace, "labels": place.labels}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata} | body
+
+
+def _options(place: Placement, release: Release) -> Manifest:
+    """Named by its content and unchangeable: other options are a rollout, the former stay."""
+    lines = [f"--site={place.site}", f"--workers={place.workers}", "--host=0.0.0.0", f"--port={PORT}"]
+    if release.quota is not None:
+        lines.append(f"--quota={release.quota}")
+    if place.guard is None:
+        lines.append("--behind-proxy")
+    else:
+        lines += [f"--tls-certificate={GUARD}/tls.crt", f"--tls-key={GUARD}/tls.key"]
+        lines.append(f"--tokens={GUARD}/tokens.json")
+    text = "".join(f"{line}\n" for line in lines)
+    name = f"{place.name}-options-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    return _object(place, "v1", "ConfigMap", {"immutable": True, "data": {"options": text}}, name)
+
+
+def _volume(place: Placement) -> Manifest:
+    # Not ReadWriteOncePod: while releases change, the old and the new pod both write the outbox.
+    spec: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": place.outbox}},
+    }
+    if place.storage_class is not None:
+        spec["storageClassName"] = place.storage_class
+    return _object(place, "v1", "PersistentVolumeClaim", {"spec": spec}, f"{place.name}-outbox")
+
+
+def _network(place: Placement) -> Manifest:
+    """No way out at all, not even to a name server. In: everybody if there are tokens, else the namespace."""
+    callers: Manifest = {} if place.guard else {"from": [{"podSelector": {}}]}
+    spec = {
+        "podSelector": {"matchLabels": place.selector},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"ports": [{"port": PORT, "protocol": "TCP"}]} | callers],
+        "egress": [],
+    }
+    return _object(place, "networking.k8s.io/v1", "NetworkPolicy", {"spec": spec})
+
+
+def _service(place: Placement) -> Manifest:
+    ports = [{"name": "http", "port": PORT, "targetPort": PORT, "protocol": "TCP"}]
+    return _object(place, "v1", "Service", {"spec": {"selector": place.selector, "ports": ports}})
+
+
+def _disruption(place: Placement) -> Manifest:
+    """One pod at a time. Not minAvailable 1: with one replica its node could never be drained."""
+    spec = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": place.selector},
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+    return _object(place, "policy/v1", "PodDisruptionBudget", {"spec": spec})
+
+
+def _deployment(place: Placement, release: Release, options: str, timeout: float) -> Manifest:
+    pod = _pod(place, release, options)
+    template = hashlib.sha256(json.dumps(pod, sort_keys=True).encode()).hexdigest()[:16]
+    marks = {RELEASE: release.release_id, TEMPLATE: template}
+    version = {VERSION: str(release.version)}
+    manifest = _object(
+        place,
+        "apps/v1",
+        "Deployment",
+        {
+            "spec": {
+                "replicas": place.replicas,
+                "revisionHistoryLimit": 2,
+                "progressDeadlineSeconds": max(int(timeout), STEADY_SECONDS + 1),
+                "minReadySeconds": STEADY_SECONDS,
+                # The former release serves until the new one is ready, so no request is lost. Meanwhile both
+                # write one outbox; SQLite numbers the rows of all writers of one host, see `affinity`.
+                "strategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
+                },
+                "selector": {"matchLabels": place.selector},
+                "template": {
+                    "metadata": {"labels": place.labels | version, "annotations": marks},
+                    "spec": pod,
+                },
+            }
+        },
+    )
+    manifest["metadata"]["annotations"] = marks
+    manifest["metadata"]["labels"] = place.labels | version
+    return manifest
+
+
+def _pod(place: Placement, release: Release, options: str) -> Manifest:
+    beside = {"labelSelector": {"matchLabels": place.selector}, "topologyKey": "kubernetes.io/hostname"}
+    pod: Manifest = {
+        "serviceAccountName": place.name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        # To the node of the pod that is there: its volume is attached to that one alone.
+        "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}},
+        "containers": [_container(place, release)],
+        "volumes": [
+            {"name": "outbox", "persistentVolumeClaim": {"claimName": f"{place.name}-outbox"}},
+            {"name": "options", "configMap": {"name": options}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+        ],
+    }
+    if place.guard:
+        pod["volumes"].append({"name": "guard", "secret": {"secretName": place.guard, "defaultMode": 0o440}})
+    if place.pull_secret:
+        pod["imagePullSecrets"] = [{"name": place.pull_secret}]
+    return pod
+
+
+def _container(place: Placement, release: Release) -> Manifest:
+    mounts: list[Manifest] = [
+        {"name": "outbox", "mountPath": OUTBOX},
+        {"name": "options", "mountPath": OPTIONS, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 the root file system is read-only
+    ]
+    if place.guard:
+        mounts.append({"name": "guard", "mountPath": GUARD, "readOnly": True})
+    mine = [f"--release-id={release.release_id}", f"--version={release.version}"]
+    return {
+        "name": "scoring",
+        "image": place.image(release.release_id),
+        "imagePullPolicy": "IfNotPresent",
+        "args": [f"@{OPTIONS}/options", *mine],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "volumeMounts": mounts,
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": place.memory}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "startupProbe": _probe(place, "ready", 1, 60),
+        "readinessProbe": _probe(place, "ready", 5, 2),
+        "livenessProbe": _probe(place, "live", 10, 3),
+        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _probe(place: Placement, health: str, seconds: int, failures: int) -> Manifest:
+    get = {"path": f"/health/{health}", "port": PORT, "scheme": "HTTPS" if place.guard else "HTTP"}
+    return {"httpGet": get, "periodSeconds": seconds, "timeoutSeconds": 3, "failureThreshold": failures}

@@ -1,0 +1,79 @@
+"""The sensor that stands for the function's trigger where queue and function are the embedded ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from edge_ai_assets import keys
+from edge_ai_assets.home import Home, SiteHome
+from edge_ai_assets.partitions import SITES
+from edge_ai_assets.runs import EVERY
+from edge_ai_assets.stack_hub import forwarding
+
+LOOK = 20
+"""Sites in one tick: each takes a bounded number of letters, some tens of milliseconds each."""
+
+
+def insights_queued(home: Home, sites: Sequence[str]) -> dg.SensorDefinition:
+    """A sensor that forwards what waits at the sites in the connected form.
+
+    Args:
+        sites: those whose packages the function makes. Nothing else may pack there.
+    """
+
+    @dg.sensor(
+        name="insights_queued",
+        minimum_interval_seconds=EVERY,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Forwards classified scores and feedback through queue and function, under the policy.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        """Forward at LOOK sites a tick, in turn; the cursor is the last one, and losing it only starts over.
+
+        There is no run: what a tick began and did not end, because it was killed or the link is down, waits
+        on the queue and comes again.
+        """
+        registered = set(context.instance.get_dynamic_partitions(str(SITES.name)))
+        known = sorted(site for site in sites if site in registered and home.site(site).outbox.exists())
+        after = [site for site in known if site > (context.cursor or "")]
+        looked = (after + [site for site in known if site not in after])[:LOOK]
+        events: list[dg.AssetMaterialization] = []
+        failed: list[str] = []
+        for site in looked:
+            try:
+                events += _events(home.site(site), home)
+            except Exception as error:  # an error of one site must not stop the others
+                failed.append(f"site {site}: {type(error).__name__}: {error}")
+                context.log.error(failed[-1])
+        if looked:
+            context.update_cursor(looked[-1])
+        if failed and not events:
+            raise dg.Failure("; ".join(failed))
+        if not events:
+            return dg.SkipReason(f"nothing waits at {len(looked)} sites")
+        return dg.SensorResult(asset_events=events, cursor=looked[-1])
+
+    return sensor
+
+
+def _events(site: SiteHome, home: Home) -> list[dg.AssetMaterialization]:
+    done = forwarding.forward(site, home.uplink)
+    if not (done.sent.letters or done.worked.receipts or done.settled.receipts or done.worked.dead):
+        return []
+    metadata: dict[str, dg.MetadataValue | int | str | None] = {
+        "letters": done.sent.letters,
+        "rows": done.sent.rows,
+        "feedback": done.sent.feedback,
+        "packages": len(done.settled.packages),
+        "withheld": sum(done.settled.withheld.values()),
+        "dead_letters": len(done.worked.dead),
+        "reasons": "; ".join([*done.worked.dead, *done.worked.failed]) or "none",
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return [
+        dg.AssetMaterialization(key, partition=site.name, metadata=metadata)
+        for key in (keys.SITE_EGRESS, keys.SITE_UPLOAD)
+    ]

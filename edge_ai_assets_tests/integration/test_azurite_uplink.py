@@ -1,0 +1,242 @@
+"""The uplink to Blob Storage against a real server: resumed, created once, cut, hung, refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_ai_assets.resources.blob_uplink import BLOCK, BlobUplink
+from edge_ai_assets.returns import acks
+from edge_ai_assets.returns.link import LinkDown
+from edge_ai_assets.returns.pace import Pace
+from edge_ai_assets.returns.uplink import UplinkError
+from edge_ai_assets_tests.integration.azurite import Azurite, azurite, free_ports
+from edge_ai_assets_tests.integration.faults import Proxy
+
+pytestmark = pytest.mark.integration
+__all__ = ["azurite"]
+NAME = "bergen-00000001.zip"
+
+
+@pytest.fixture
+def container(azurite: Azurite, request: pytest.FixtureRequest) -> str:
+    return azurite.container(f"c{random.randrange(10**12)}")
+
+
+class Package:
+    def __init__(self, folder: Path, size: int, seed: int = 0) -> None:
+        data = random.Random(seed).randbytes(size)
+        self.path, self.digest = folder / f"{seed}.zip", hashlib.sha256(data).hexdigest()
+        self.path.write_bytes(data)
+        self.left: list[tuple[int, int]] = []
+
+    def through(self, uplink: BlobUplink) -> int:
+        return uplink.send(self.path, NAME, self.digest, lambda first, last: self.left.append((first, last)))
+
+
+def content(azurite: Azurite, container: str, name: str = NAME) -> bytes:
+    blob = azurite.account("cloud").container(container).get_blob_client(f"bergen/{name}")
+    data = blob.download_blob().readall()
+    assert isinstance(data, bytes)
+    return data
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
+def test_a_package_arrives_whole_and_is_sent_once(azurite, container, tmp_path, size):
+    package = Package(tmp_path, size)
+    uplink = BlobUplink(azurite.account("cloud"), container, "bergen")
+    assert uplink.digest_of(NAME) is None
+    assert package.through(uplink) == size
+    assert content(azurite, container) == package.path.read_bytes()
+    assert uplink.digest_of(NAME) == package.digest
+    left = list(package.left)
+    assert [last - first for first, last in left] == [BLOCK] * (size // BLOCK) + [size % BLOCK] * bool(
+        size % BLOCK
+    )
+    assert package.through(uplink) == 0 and package.left == left
+
+
+def test_a_name_is_given_once(azurite, container, tmp_path):
+    uplink = BlobUplink(azurite.account("cloud"), container, "bergen")
+    first, second = Package(tmp_path, 10, 1), Package(tmp_path, 10, 2)
+    first.through(uplink)
+    with pytest.raises(UplinkError, match="another package"):
+        second.through(uplink)
+    assert content(azurite, container) == first.path.read_bytes()
+
+
+def test_of_two_that_send_at_once_one_gets_the_name(azurite, container, tmp_path):
+    uplink = BlobUplink(azurite.account("cloud"), container, "bergen")
+    other, mine = Package(tmp_path, 2 * BLOCK, 1), Package(tmp_path, 2 * BLOCK, 2)
+
+    def meanwhile(first: int, last: int) -> None:
+        other.through(BlobUplink(azurite.account("cloud"), container, "bergen"))
+
+    with pytest.raises(UplinkError, match="another package"):
+        uplink.send(mine.path, NAME, mine.digest, meanwhile)
+    assert content(azurite, container) == other.path.read_bytes()
+
+
+def test_what_others_put_there_is_judged_by_its_bytes(azurite, container, tmp_path):
+    package = Package(tmp_path, 100)
+    blob = azurite.account("cloud").container(container).get_blob_client(f"bergen/{NAME}")
+    blob.upload_blob(package.path.read_bytes())
+    assert package.through(BlobUplink(azurite.account("cloud"), container, "bergen")) == 0
+
+
+def test_a_changed_file_does_not_leave(azurite, container, tmp_path):
+    package = Package(tmp_path, 100)
+    package.path.write_bytes(b"other")
+    with pytest.raises(UplinkError, match="was sealed"):
+        package.through(BlobUplink(azurite.account("cloud"), container, "bergen"))
+    assert package.left == []
+
+
+@pytest.mark.parametrize("cut", [0, 200, 2 * BLOCK + 70_000, 4 * BLOCK - 1, 5 * BLOCK + 4_000])
+def test_after_a_cut_at_most_one_block_is_sent_again(azurite, container, tmp_path, cut):
+    size = 5 * BLOCK + 17
+    package = Package(tmp_path, size)
+    with Proxy(azurite.blobs, cut_after=cut) as proxy:
+        uplink = BlobUplink(
+            azurite.account("cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud"), container, "bergen"
+        )
+        with pytest.raises(LinkDown, match=r"sending bergen-00000001\.zip: 127\.0\.0\.1"):
+            package.through(uplink)
+        before = sum(last - first for first, last in package.left)
+        proxy.restore()
+        sent = package.through(uplink)
+    assert before + sent <= size + BLOCK
+    assert sum(last - first for first, last in package.left) == before + sent
+    assert content(azurite, container) == package.path.read_bytes()
+
+
+def test_a_slow_link_is_no_cut(azurite, container, tmp_path):
+    """A block takes longer than the time-outs, and comes through: they are about silence, not about size."""
+    package = Package(tmp_path, BLOCK)
+    with Proxy(azurite.blobs, pause=0.03) as proxy:
+        slow = azurite.account(
+            "cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud", connect_seconds=0.8, read_seconds=0.8
+        )
+        began = time.monotonic()
+        assert package.through(BlobUplink(slow, container, "bergen")) == BLOCK
+    assert time.monotonic() - began > 1.6
+
+
+def test_each_block_carries_its_checksum(azurite, container, tmp_path):
+    import base64
+
+    package = Package(tmp_path, 2 * BLOCK)
+    with Proxy(azurite.blobs) as proxy:
+        account = azurite.account("cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud")
+        package.through(BlobUplink(account, container, "bergen"))
+    data = package.path.read_bytes()
+    for block in (data[:BLOCK], data[BLOCK:]):
+        assert b"Content-MD5: " + base64.b64encode(hashlib.md5(block).digest()) in proxy.sent
+
+
+def test_a_pace_is_kept(azurite, container, tmp_path):
+    slept: list[float] = []
+    pace = Pace(100_000, clock=lambda: sum(slept), sleep=slept.append)
+    Package(tmp_path, BLOCK).through(BlobUplink(azurite.account("cloud"), container, "bergen", pace))
+    assert sum(slept) == pytest.approx(BLOCK / 100_000, rel=0.1)
+
+
+def test_the_link_is_asked_at_the_very_place(azurite, container):
+    BlobUplink(azurite.account("cloud"), container, "bergen").probe()
+    with pytest.raises(LinkDown, match="ContainerNotFound"):
+        BlobUplink(azurite.account("cloud"), "elsewhere", "bergen").probe()
+
+
+def test_an_acknowledgement_is_fetched_and_bounded(azurite, container):
+    uplink = BlobUplink(azurite.account("cloud"), container, "bergen")
+    blob = azurite.account("cloud").container(container).get_blob_client(f"bergen/{acks.NAME}")
+    assert uplink.acknowledgement() is None
+    for data in (b"", b"word", b"x" * (acks.MAX_BYTES + 1), b"x" * 5 * acks.MAX_BYTES):
+        blob.upload_blob(data, overwrite=True)
+        assert uplink.acknowledgement() == data[: acks.MAX_BYTES + 1]
+
+
+def test_nobody_listens(container, azurite, tmp_path):
+    (port,) = free_ports(1)
+    uplink = BlobUplink(
+        azurite.account("cloud", endpoint=f"http://127.0.0.1:{port}/cloud"), container, "bergen"
+    )
+    began = time.monotonic()
+    with pytest.raises(LinkDown, match="out of reach"):
+        Package(tmp_path, 10).through(uplink)
+    with pytest.raises(LinkDown, match="out of reach"):
+        uplink.probe()
+    assert time.monotonic() - began < 3
+
+
+def test_a_server_that_hangs(azurite, container, tmp_path):
+    uplink = BlobUplink(azurite.account("cloud", read_seconds=1.0), container, "bergen")
+    package = Package(tmp_path, 10)
+    azurite.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(LinkDown, match="out of reach"):
+            package.through(uplink)
+        assert time.monotonic() - began < 4
+    finally:
+        azurite.resume()
+    assert package.through(uplink) == 10
+
+
+def test_a_wrong_key_is_no_cut(azurite, container, tmp_path):
+    from azure.core.credentials import AzureNamedKeyCredential
+
+    wrong = azurite.account("cloud", credential=AzureNamedKeyCredential("cloud", "d3Jvbmc="))
+    with pytest.raises(UplinkError, match=r"refuses the credential.*check"):
+        Package(tmp_path, 10).through(BlobUplink(wrong, container, "bergen"))
+
+
+def test_a_container_that_is_not_there(azurite, tmp_path):
+    with pytest.raises(UplinkError, match=r"no such place \(ContainerNotFound\): create it"):
+        Package(tmp_path, 10).through(BlobUplink(azurite.account("cloud"), "elsewhere", "bergen"))
+
+
+def signature(container: str, permission: str) -> str:
+    from datetime import UTC, datetime, timedelta
+
+    from azure.storage.blob import generate_container_sas
+
+    from edge_ai_assets_tests.integration.azurite import KEYS
+
+    expiry = datetime.now(UTC) + timedelta(hours=1)
+    return generate_container_sas(
+        "cloud", container, account_key=KEYS["cloud"], permission=permission, expiry=expiry
+    )
+
+
+def test_a_signature_for_this_container_is_enough(azurite, container, tmp_path):
+    from azure.core.credentials import AzureSasCredential
+
+    uplink = BlobUplink(
+        azurite.account("cloud", credential=AzureSasCredential(signature(container, "rcw"))),
+        container,
+        "bergen",
+    )
+    uplink.probe()
+    assert Package(tmp_path, BLOCK + 1).through(uplink) == BLOCK + 1
+    readonly = azurite.account("cloud", credential=AzureSasCredential(signature(container, "r")))
+    with pytest.raises(UplinkError, match="refuses the credential"):
+        Package(tmp_path, 10, 7).through(BlobUplink(readonly, container, "oslo"))
+
+
+def test_memory_while_sending_is_a_few_blocks(azurite, container, tmp_path):
+    import tracemalloc
+
+    package = Package(tmp_path, 40 * BLOCK)
+    uplink = BlobUplink(azurite.account("cloud"), container, "bergen")
+    tracemalloc.start()
+    package.through(uplink)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * BLOCK
+    assert os.path.getsize(package.path) == 40 * BLOCK

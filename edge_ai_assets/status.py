@@ -8,7 +8,8 @@ from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.returns import tables
 from edge_ai_assets.returns.link import Link
-from edge_ai_assets.scoring import folder, supervisor
+from edge_ai_assets.runtimes.choice import runtime
+from edge_ai_assets.scoring import folder
 from edge_ai_assets.stack_hub import returning
 from edge_ai_assets.usecase import Road, UseCase
 
@@ -47,10 +48,10 @@ def conserved(site: dict[str, Any]) -> bool:
 
 
 def _site(site: SiteHome, road: Road) -> dict[str, Any]:
-    last, running = folder.read_status(site.root), supervisor.status(site.root)
+    last, running = folder.read_status(site.root), runtime(site.root, site.name).status()
     return {
         **returning.as_dict(returning.counts(site)),
-        "release": last.version if last else None,
+        "release": last.version if last else running.version if running else None,
         "link": "none" if road is Road.MEDIA else Link(site.root).state.state,
         "serving": running is not None,
         "page": running.url if running else None,

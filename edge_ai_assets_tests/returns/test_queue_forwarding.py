@@ -331,7 +331,7 @@ def test_two_that_forward_the_same_letter_at_once_make_one_package(home, batch, 
     assert len(list((home.folder / "uplink/bergen").glob("*.zip"))) == 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.data())
 def test_any_order_and_repetition_of_letters_and_receipts(
     tmp_path_factory, small, contract, key, batch, data

@@ -95,7 +95,8 @@ class Plant:
             self.queue("receipts"),
             self.notes,
             ledger.Ledger(self.folder / "ledger.jsonl"),
-            self.folder / ".lock",
+            self.folder / "spool",
+            site=self.site,
             dead=self.queue("insights-poison"),
         )
 

@@ -13,7 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 checkout=$(cd "$here/../.." && pwd)
 work=$(mktemp -d)
 store=$(mktemp -d)
-trap 'umount "$store/root/overlay" 2> /dev/null || true; rm -rf "$work" "$store"' EXIT
+trap 'umount "$store/graph/overlay" 2> /dev/null || true; rm -rf "$work" "$store"' EXIT
 mkdir "$work/system" "$work/package" "$work/outbox"
 
 "$python" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary=:all: \
@@ -40,7 +40,7 @@ fi
 mv "$work/packages/edge_ai_assets" "$work"/packages/edge_ai_assets-*.dist-info "$work/package/"
 
 build() { # in a storage of its own, so that nothing of it stays on the machine
-    buildah --root "$store/root" --runroot "$store/run" "$@"
+    buildah --root "$store/graph" --runroot "$store/run" "$@"
 }
 build bud --quiet --layers --no-cache --isolation chroot --timestamp 0 --build-arg "BASE=$base" \
     --file "$here/Containerfile" --tag edge-ai-runtime "$work" > /dev/null

@@ -9,7 +9,7 @@ from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.returns import tables
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.scoring import folder, supervisor
-from edge_ai_assets.stack_hub import returning
+from edge_ai_assets.stack_hub import lease, returning
 from edge_ai_assets.usecase import UseCase
 
 
@@ -18,8 +18,8 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
 
     Returns:
         `{"sites": {NAME: {scored, uploaded, withheld, quarantined, expired, pending, release, link,
-        serving, page}}, "global": {insights, duplicates, releases, retrainings, completeness}}`. At each site
-        scored = uploaded + withheld + quarantined + expired + pending. `release` is the version installed for
+        trust, serving, page}}, "global": {insights, duplicates, releases, retrainings, completeness}}`. At
+        each site scored = uploaded + withheld + quarantined + expired + pending. `release` is the version installed for
         scoring, None before the first, `page` where people find its service on this machine.
     """
     from edge_ai_assets.azure import arrivals
@@ -47,11 +47,12 @@ def conserved(site: dict[str, Any]) -> bool:
 
 
 def _site(site: SiteHome) -> dict[str, Any]:
-    last, running = folder.read_status(site.root), supervisor.status(site.root)
+    last, running, trust = folder.read_status(site.root), supervisor.status(site.root), lease.standing(site)
     return {
         **returning.as_dict(returning.counts(site)),
         "release": last.version if last else None,
         "link": Link(site.root).state.state,
+        "trust": {"state": str(trust.state), "until": trust.until and trust.until.isoformat()},
         "serving": running is not None,
         "page": running.url if running else None,
     }

@@ -21,6 +21,7 @@ from edge_ai_assets.delivery.manifest import Descriptor
 from edge_ai_assets.delivery.trust import ISSUED, latest_root, parsed, root_of
 
 if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
     from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
 
 LONG = timedelta(days=3650)
@@ -155,8 +156,19 @@ def sign(signed: Signed, role: str, root: Root, keys: Keyring) -> bytes:
         )
     document: Metadata[Any] = Metadata(signed)
     for signer in signers:
-        document.sign(signer, append=True)
+        add_signature(document, signer)
     return document.to_bytes()
+
+
+def add_signature(document: Metadata[Any], signer: Signer) -> None:
+    """Sign a document, beside who did already. KeyFileError when the key, or its vault, does not."""
+    from tuf.api.metadata import UnsignedMetadataError
+
+    try:
+        document.sign(signer, append=True)
+    except UnsignedMetadataError as error:
+        name = signer.public_key.unrecognized_fields.get(NAME, signer.public_key.keyid[:16])
+        raise KeyFileError(f"key {name} does not sign: {error.__cause__ or error}") from error
 
 
 def _now() -> datetime:

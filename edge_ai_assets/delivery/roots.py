@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from edge_ai_assets.delivery.authority import LONG
+from edge_ai_assets.delivery.authority import LONG, add_signature
 from edge_ai_assets.delivery.errors import KeyFileError
 from edge_ai_assets.delivery.keyring import NAME, Keyring
 from edge_ai_assets.delivery.trust import root_of
@@ -131,7 +131,7 @@ def _signed(made: Root, before: Root, keys: Keyring) -> bytes:
     for keyid in dict.fromkeys([*before.roles["root"].keyids, *made.roles["root"].keyids]):
         signer = keys.signer(before.keys.get(keyid) or made.keys[keyid])
         if signer is not None:
-            document.sign(signer, append=True)
+            add_signature(document, signer)
     for demanding in (before, made):
         result = demanding.get_verification_result("root", document.signed_bytes, document.signatures)
         if not result:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_ai_assets.delivery import durable, image
+from edge_ai_assets.delivery import durable, image, metadata
 from edge_ai_assets.delivery import release as releases
 from edge_ai_assets.delivery.errors import ForeignError, MalformedError, MismatchError, RollbackError
 from edge_ai_assets.delivery.layout import Layout
@@ -97,6 +97,13 @@ class SiteStore:
             self._unpack(release)
             self._write(_with(installed, release), installed)
         return release
+
+    def renew(self, source: Layout, trust: Trust) -> None:
+        """Take in newer trust metadata without a release; errors of `Trust.checked`."""
+        with durable.locked(self.folder / ".lock"), self.layout.editing() as tags:
+            accepted = trust.checked(source, top_of(source))
+            if tags.get(metadata.TAG) == accepted.after:
+                tags[metadata.TAG] = accepted.keep(self.layout)
 
     def path(self, release: Release) -> Path:
         """The folder with the files of an installed release (model.onnx, contract.json, …)."""

@@ -67,7 +67,7 @@ def public_pem(address: str) -> str:
 
     where = KeyVaultKeyIdentifier(address)
     with KeyClient(where.vault_url, DefaultAzureCredential()) as client:
-        found = client.get_key(where.name, where.version).key
+        found: Any = client.get_key(where.name, where.version).key
     return pem_of(address, str(found.crv), found.x or b"", found.y or b"")
 
 

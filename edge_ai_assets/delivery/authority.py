@@ -84,11 +84,11 @@ class Authority:
 
     def rooted(self, layout: Layout, tags: Tags, root: bytes) -> Descriptor:
         """Follow a new root: each role is signed anew by the keys that it has now."""
+        from tuf.api.metadata import Targets
+
         files = self._files(layout, tags)
         files[f"{root_of(root).signed.version}.root.json"] = root
-        targets = cast("Targets | None", _signed(files, "targets"))
-        if targets is None:
-            return self.listed(layout, tags, {})
+        targets = cast("Targets | None", _signed(files, "targets")) or Targets()
         return self._published(layout, files, self._root(files), targets)
 
     def latest_root(self, layout: Layout) -> bytes:

@@ -19,8 +19,8 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
     Returns:
         `{"sites": {NAME: {scored, uploaded, withheld, quarantined, expired, pending, release, link,
         trust, serving, page}}, "global": {insights, duplicates, releases, retrainings,
-        completeness}}`.
-        At each site scored = uploaded + withheld + quarantined + expired + pending. `release` is the version installed for
+        completeness}}`. At each site
+        scored = uploaded + withheld + quarantined + expired + pending. `release` is the version installed for
         scoring, None before the first, `page` where people find its service on this machine.
     """
     from edge_ai_assets.azure import arrivals

@@ -31,17 +31,20 @@ def release(model: Path, registry: Path, keys: Path, usecase: str, lease: timede
         keys: holds the keys of all roles; made on first use.
         lease: how long a site that hears nothing may rely on what is released.
     """
+    from edge_ai_assets.delivery import attest
     from edge_ai_assets.ml import evaluation, lineage
 
-    layout, came_from = Layout(registry), lineage.read(model)
+    layout, came_from, metrics = Layout(registry), lineage.read(model), evaluation.recorded(model)
     signer = current(registry, keys, lease)
+    made = images.build(model, layout, annotations={"org.opencontainers.image.title": usecase})
     return releases.publish(
         layout,
-        image=images.build(model, layout, annotations={"org.opencontainers.image.title": usecase}),
+        image=made,
+        attached=attest.attach(layout, made, model, usecase=usecase, came_from=came_from, metrics=metrics),
         usecase=usecase,
         run_id=came_from.training_run,
         data_version=came_from.training_set,
-        metrics=evaluation.recorded(model),
+        metrics=metrics,
         key=signing.load_private(keys / f"{KEY}.pem"),
         authority=signer,
     )

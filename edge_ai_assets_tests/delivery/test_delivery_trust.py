@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from datetime import timedelta
 
 import pytest
@@ -209,6 +211,49 @@ class TestRefused:
             os.truncate(installed, length)
             with pytest.raises(MalformedError, match=r"torn|end"):
                 bundle.import_bundle(installed, store.layout, trusting)
+        assert everything(store.folder) == before
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "linked"),
+        [
+            ("../evil", tarfile.REGTYPE, ""),
+            ("/etc/evil", tarfile.REGTYPE, ""),
+            ("blobs/../../evil", tarfile.REGTYPE, ""),
+            ("blobs", tarfile.SYMTYPE, "/etc"),
+            ("evil", tarfile.LNKTYPE, "bundle.json"),
+            ("evil", tarfile.CHRTYPE, ""),
+            ("evil", tarfile.DIRTYPE, ""),
+        ],
+    )
+    @pytest.mark.parametrize("place", [0, 3, -1])
+    def test_what_would_lead_outside(self, installed, trusting, store, name, kind, linked, place):
+        before, members = everything(store.folder), members_of(installed)
+        members.insert(place if place >= 0 else len(members), None)
+        with tarfile.open(installed, "w", format=tarfile.GNU_FORMAT) as tar:
+            for member in members:
+                info = tarfile.TarInfo(member[0] if member else name)
+                if member is None:
+                    info.type, info.linkname = kind, linked
+                data = member[1] if member else b""
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        with pytest.raises(MalformedError, match="refused"):
+            bundle.import_bundle(installed, store.layout, trusting)
+        assert everything(store.folder) == before and not list(store.folder.parent.rglob("evil"))
+
+    @pytest.mark.parametrize("position", range(12))
+    def test_an_oversize_member_is_refused_before_it_is_read(self, installed, trusting, store, position):
+        """A sparse file of a TiB whose header says so: neither memory nor time is spent on it."""
+        before, members = everything(store.folder), members_of(installed)
+        name = members[position][0]
+        head = b"".join(archive.pack(archive.Member(n, len(d), [d]) for n, d in members[:position]))[:-1024]
+        info = tarfile.TarInfo(name)
+        info.size = 1 << 40
+        with installed.open("wb") as file:
+            file.write(head + info.tobuf(tarfile.GNU_FORMAT))
+            file.truncate(len(head) + 512 + (1 << 40) + 1024)
+        with pytest.raises(DeliveryError, match="are allowed"):
+            bundle.import_bundle(installed, store.layout, trusting)
         assert everything(store.folder) == before
 
     def test_an_older_bundle_on_either_road(self, registry, publish_listed, store, trusting, carry, tmp_path):

@@ -244,7 +244,7 @@ def checked(path: Path, trust: Trust | Trusted) -> Checked:
         for blob in contents.blobs[always:]:
             if not blob.included:
                 continue
-            if digest_of_chunks(_member(members, name_of(blob.digest), path).chunks) != blob.digest:
+            if digest_of_chunks(_large(members, blob, path).chunks) != blob.digest:
                 raise MismatchError(f"{path} refused: blob {blob.digest} in it has another digest")
         if extra := next(members, None):
             raise MalformedError(f"{path} refused: it holds {extra.name!r}, which is no part of its release")
@@ -290,6 +290,18 @@ def _member(members: Iterator[archive.Member], name: str, path: Path) -> archive
     if member is None or member.name != name:
         found = repr(member.name) if member else "its end"
         raise MalformedError(f"{path} refused: {found} stands where {name!r} must be")
+    return member
+
+
+def _large(members: Iterator[archive.Member], blob: Blob, path: Path) -> archive.Member:
+    """A blob of the bundle, as large as is said and allowed: a sparse file costs its maker nothing."""
+    member = _member(members, name_of(blob.digest), path)
+    if blob.size > releases.MAX_MODEL:
+        raise TooLargeError(f"{path} refused: a blob of {blob.size} bytes, {releases.MAX_MODEL} are allowed")
+    if member.size != blob.size:
+        raise MismatchError(
+            f"{path} refused: {member.name!r} has {member.size} bytes, {blob.size} are allowed"
+        )
     return member
 
 

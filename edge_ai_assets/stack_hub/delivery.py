@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import bundle as bundles
-from edge_ai_assets.delivery import durable
+from edge_ai_assets.delivery import durable, split
 from edge_ai_assets.delivery import release as releases
 from edge_ai_assets.delivery.errors import DeliveryError, RollbackError
 from edge_ai_assets.delivery.layout import Layout
@@ -58,6 +58,11 @@ def fetch(site: SiteHome, registry: Path, road: Road) -> Fetched:
     acknowledged = 0
     problem: DeliveryError | None = None
     looked_at = carried_marker(site)
+    for index in parts_carried(site):
+        try:
+            split.join(index, site.media)
+        except DeliveryError as error:
+            refused[index.name], problem = str(error), error
     for path in bundles_carried(site):
         try:
             bundles.import_bundle(path, store.layout, trusted)
@@ -95,9 +100,19 @@ def bundles_carried(site: SiteHome) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
+def parts_carried(site: SiteHome) -> list[Path]:
+    """Lists of parts in the site's `media/`, from which a bundle is put together there."""
+    return sorted(site.media.glob(f"*.bundle{split.SUFFIX}"))
+
+
 def carried_marker(site: SiteHome) -> str:
     """What tells one state of `media/` from another, without reading the bundles."""
-    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in bundles_carried(site)]
+    files = [
+        *bundles_carried(site),
+        *parts_carried(site),
+        *sorted(site.media.glob("*.bundle.[0-9][0-9][0-9]")),
+    ]
+    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(seen).encode()).hexdigest() if seen else ""
 
 

@@ -170,7 +170,7 @@ class TestRefused:
     def test_files_that_are_mixed_up(self, run, azure, ship, invitation, answer, medium):
         with pytest.raises(EnrolmentError, match="invitation format 1, this version reads 2"):
             run(ship, "join", answer, "--to", medium)
-        with pytest.raises(EnrolmentError, match="this is no enrolment"):
+        with pytest.raises(EnrolmentError, match="enrolment format 2, this version reads 1"):
             run(azure, "enrol", invitation)
 
     @pytest.mark.parametrize("command", [("join", "--to", "m"), ("enrol",)], ids=" ".join)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
 ROOT = Path("/")
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 by ProtectHome and PrivateTmp
 
 vm = typer.Typer(no_args_is_help=True, help="A site on one machine, as services of systemd.")
 kubernetes = typer.Typer(no_args_is_help=True, help="A site's scoring service in a Kubernetes cluster.")
@@ -76,7 +77,7 @@ def install(
             sys.stdout.write(f"# {ROOT / path}\n{text}\n")
         return
     if into == ROOT:
-        _ready(Home(home).own_site, site, home)
+        _ready(Home(home).own_site, site, home, python.resolve(), local.SITE)
     changed = systemd.install(machine, into)
     for path in changed:
         say.print(f"{path} was written", highlight=False, markup=False)
@@ -148,7 +149,7 @@ def _placed(site: str, repository: str, namespace: str, guard: str | None) -> tu
     return place, Release(newest.image, newest.version, delivery.unpacked(home, newest))
 
 
-def _ready(joined: str | None, site: str, home: Path) -> None:
+def _ready(joined: str | None, site: str, home: Path, *ours: Path) -> None:
     if os.geteuid():
         _fail(
             USAGE,
@@ -156,6 +157,9 @@ def _ready(joined: str | None, site: str, home: Path) -> None:
         )
     if shutil.which("systemctl") is None:
         _fail(UNREACHABLE, "this machine has no systemctl: it does not run systemd")
+    for path in ours:
+        if any(path.is_relative_to(hidden) for hidden in HIDDEN):
+            _fail(USAGE, f"{path} is where services cannot look: install Python and this project in /opt")
     if joined != site:
         found = "nobody's" if joined is None else f"site {joined!r}'s"
         _fail(USAGE, f"{home} is {found} home: EDGE_AI_HOME={home} edge-ai site join INVITATION comes first")

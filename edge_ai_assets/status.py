@@ -10,7 +10,7 @@ from edge_ai_assets.returns import tables
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.scoring import folder, supervisor
 from edge_ai_assets.stack_hub import lease, returning
-from edge_ai_assets.usecase import UseCase
+from edge_ai_assets.usecase import Road, UseCase
 
 
 def status(home: Home, usecase: UseCase) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
     # A model has its lineage written once its export was found to agree with it.
     trained = list(home.candidates.glob("*/lineage.json"))
     return {
-        "sites": {site.name: _site(home.site(site.name)) for site in usecase.sites},
+        "sites": {site.name: _site(home.site(site.name), site.road) for site in usecase.sites},
         "global": {
             "insights": tables.count(home.tables, "insights"),
             "duplicates": tables.duplicates(home.tables),
@@ -47,12 +47,12 @@ def conserved(site: dict[str, Any]) -> bool:
     return bool(site["scored"] == sum(site[part] for part in parts))
 
 
-def _site(site: SiteHome) -> dict[str, Any]:
+def _site(site: SiteHome, road: Road) -> dict[str, Any]:
     last, running, trust = folder.read_status(site.root), supervisor.status(site.root), lease.standing(site)
     return {
         **returning.as_dict(returning.counts(site)),
         "release": last.version if last else None,
-        "link": Link(site.root).state.state,
+        "link": "none" if road is Road.MEDIA else Link(site.root).state.state,
         "trust": {"state": str(trust.state), "until": trust.until and trust.until.isoformat()},
         "serving": running is not None,
         "page": running.url if running else None,

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edge_ai_assets.readings.lines import decoded, sniff_delimiter, split, unique
+from edge_ai_assets.readings.lines import decoded, sniff_delimiter, split, table, unique
 from edge_ai_assets.usecase import Source
 
 CELLS = 1_000_000
@@ -156,13 +156,21 @@ class RawFile:
 
     def _csv_chunks(self, rows: int) -> Iterator[RawChunk]:
         with self._open() as file:
-            numbered = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-            deque(islice(numbered, 1 + self._has_separator_line), maxlen=0)  # the header
-            while chunk := list(islice(numbered, rows)):
-                numbers, lines = zip(*chunk, strict=True)
-                yield self._cut(np.array(numbers, np.int64), [line.rstrip("\n") for line in lines])
+            numbered = (number for number, line in enumerate(file, 1) if line.strip())
+            last = deque(islice(numbered, 1 + self._has_separator_line), maxlen=1)[0]  # of the header
+            while lines := list(islice(file, rows)):
+                numbers = np.arange(last + 1, last + 1 + len(lines))
+                last += len(lines)
+                if not all(map(str.strip, lines)):
+                    there = [bool(line.strip()) for line in lines]
+                    numbers, lines = numbers[there], list(compress(lines, there))
+                if lines:
+                    yield self._cut(numbers, [line.rstrip("\n") for line in lines])
 
     def _cut(self, numbers: np.ndarray, lines: list[str]) -> RawChunk:
+        cells = table(lines, self.columns, self.delimiter)
+        if cells is not None:
+            return RawChunk(numbers, cells, {}, lines)
         columns, delimiter, broken = self.columns, self.delimiter, {}
         width, records = len(columns), []
         nothing: list[str | None] = [None] * width

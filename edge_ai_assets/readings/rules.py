@@ -68,6 +68,20 @@ def parse_numbers(cells: pa.Array, decimal: str) -> tuple[np.ndarray, np.ndarray
     return values.to_numpy(zero_copy_only=False), _bools(numeric)
 
 
+def _finite(cells: pa.Array, decimal: str) -> np.ndarray | None:
+    """What `parse_numbers` gives for trimmed strings that are finite numbers, all of them; None otherwise.
+
+    Arrow reads what NUMBER describes, but for a plus sign, and beyond that only what is not finite.
+    """
+    if cells.null_count or decimal != ".":
+        return None
+    try:
+        values = np.array(pc.cast(cells, pa.float64()).to_numpy())
+    except pa.ArrowInvalid:
+        return None
+    return values if np.isfinite(values).all() else None
+
+
 def numbers(feature: Feature, cells: pa.Array, source: Source, verdict: Verdict) -> np.ndarray:
     """A numeric feature as float64, NaN where missing; rejects what is not finite or out of range, which is
     float32's when the feature has none."""
@@ -76,14 +90,17 @@ def numbers(feature: Feature, cells: pa.Array, source: Source, verdict: Verdict)
         values = np.array(cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
     else:
         words = text(name, cells)
-        missing = is_missing(words, source) | _bools(pc.equal(pc.utf8_lower(words.fill_null("")), "none"))
-        values, numeric = parse_numbers(words, source.decimal)
-        values = values.copy()
-        wrong = ~numeric & ~missing
-        verdict.reject(
-            wrong, "not a number", lambda row: f"{name!r} is {_shown(words[row])}, which is no number"
-        )
-        values[missing] = np.nan
+        values = _finite(words, source.decimal)
+        if values is None:
+            missing = is_missing(words, source) | _bools(pc.equal(pc.utf8_lower(words.fill_null("")), "none"))
+            values, numeric = parse_numbers(words, source.decimal)
+            values = values.copy()
+            verdict.reject(
+                ~numeric & ~missing,
+                "not a number",
+                lambda row: f"{name!r} is {_shown(words[row])}, which is no number",
+            )
+            values[missing] = np.nan
     values[np.isin(values, sentinels(source))] = np.nan
     verdict.reject(np.isinf(values), "not finite", f"{name!r} is infinite, it must be a finite number")
     if feature.range:

@@ -7,15 +7,16 @@ What is removed afterwards is `retention`'s.
 # ruff: noqa: S608 (the SQL is put together from this module's own constants)
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from edge_ai_assets.returns.layout import WAITING
 from edge_ai_assets.returns.schema import KINDS, FeedbackRow, PackageRow, ScoreRow
-from edge_ai_assets.returns.store import OutboxError, Store
+from edge_ai_assets.returns.store import GIVEN, OutboxError, Store
 
 SEALED = "(SELECT coalesce(max(number), 0) FROM packages)"
+FREE = "disposition IS NULL AND package IS NULL"
 
 
 class Departures(Store):
@@ -45,8 +46,8 @@ class Departures(Store):
         """
         if unknown := set(kinds.values()) - set(KINDS):
             raise OutboxError(f"a score is {' or '.join(KINDS)}, not {', '.join(sorted(unknown))}")
-        rows = ((kind, sequence) for sequence, kind in kinds.items())
-        self._chunks("UPDATE scores SET kind = ? WHERE sequence = ? AND kind IS NULL", rows)
+        update = f"UPDATE scores SET kind = ? WHERE sequence IN {GIVEN} AND kind IS NULL"
+        self._chunks(update, ((kind, [one for one in kinds if kinds[one] == kind]) for kind in KINDS))
 
     def dispose(
         self, disposition: str, reasons: Mapping[str, Iterable[int]], *, table: str = "scores"
@@ -59,9 +60,8 @@ class Departures(Store):
             table: scores or feedback.
         """
         key = {"scores": "sequence", "feedback": "id"}[table]
-        update = f"UPDATE {table} SET disposition = ?, reason = ? WHERE {key} = ?"
-        rows = ((disposition, *pair) for pair in _pairs(reasons))
-        self._chunks(f"{update} AND disposition IS NULL AND package IS NULL", rows)
+        update = f"UPDATE {table} SET disposition = ?, reason = ? WHERE {key} IN {GIVEN} AND {FREE}"
+        self._chunks(update, ((disposition, *group) for group in reasons.items()))
 
     def seal(
         self,
@@ -97,24 +97,23 @@ class Departures(Store):
         self, table: str, key: str, number: int, packed: Iterable[int], held: Mapping[str, Iterable[int]]
     ) -> int:
         """How many are packed."""
-        claim = f"UPDATE {table} SET package = {number}, reason = ? WHERE {key} = ?"
-        free = "disposition IS NULL AND package IS NULL"
-        self._chunks(f"{claim} AND {free}", _pairs(held))
-        return self._chunks(f"{claim} AND {free}", ((None, one) for one in packed))
+        claim = f"UPDATE {table} SET package = {number}, reason = ? WHERE {key} IN {GIVEN} AND {FREE}"
+        self._chunks(claim, held.items())
+        return self._chunks(claim, [(None, packed)])
 
     def recover(self) -> None:
         """Bring to its end, or back, what a killed `seal` left. One process at a time may seal or recover."""
         for key, table in (("sequence", "scores"), ("id", "feedback")):
             back = f"package = {SEALED} + 1 AND disposition IS NULL"
-            self._sweep(table, key, "package = NULL, reason = NULL", back)
+            self._sweep(table, key, "package = NULL, reason = NULL", back, redone=True)
             done = f"package = {SEALED} AND reason IS NOT NULL AND disposition IS NULL"
-            self._sweep(table, key, "disposition = 'withheld'", done)
+            self._sweep(table, key, "disposition = 'withheld'", done, redone=True)
 
     def uploaded(self, number: int, at: int) -> None:
         """Record that the other side has a package, at a time in µs. Done again, it changes nothing."""
         for key, table in (("sequence", "scores"), ("id", "feedback")):
             sent = f"package = {int(number)} AND reason IS NULL AND disposition IS NULL"
-            self._sweep(table, key, "disposition = 'uploaded'", sent)
+            self._sweep(table, key, "disposition = 'uploaded'", sent, redone=True)
         with self._transaction():
             update = "UPDATE packages SET uploaded_at = coalesce(uploaded_at, ?) WHERE number = ?"
             if not self._db.execute(update, (at, number)).rowcount:
@@ -183,7 +182,3 @@ class Departures(Store):
 
     def _scores(self, where: str, *values: int) -> list[ScoreRow]:
         return [ScoreRow(*row) for row in self._db.execute(f"SELECT * FROM scores WHERE {where}", values)]
-
-
-def _pairs(reasons: Mapping[str, Iterable[int]]) -> Iterator[tuple[str, int]]:
-    return ((reason, number) for reason, numbers in reasons.items() for number in numbers)

@@ -18,9 +18,15 @@ def derive(outbox: Outbox, limit: int = 50_000) -> dict[str, int]:
         Empty when nothing waits.
     """
     found: Counter[str] = Counter()
+
+    def counted(predicted: bool) -> str:
+        found[kind := _kind(predicted)] += 1
+        return kind
+
     while (left := limit - found.total()) > 0:
-        outbox.unfold(min(PAGE, left))
-        if not (rows := outbox.unclassified(min(PAGE, left))):
+        # What a version before this one unfolded, what is read again, and what could not be read.
+        rows = outbox.unclassified(min(PAGE, left))
+        if not rows and not outbox.unfold(min(PAGE, left), counted):
             break
         kinds: dict[int, str] = {}
         broken: dict[str, list[int]] = {}
@@ -30,9 +36,13 @@ def derive(outbox: Outbox, limit: int = 50_000) -> dict[str, int]:
             except ValueError as error:
                 broken.setdefault(str(error), []).append(row.sequence)
             else:
-                kinds[row.sequence] = "anomaly" if row.predicted else "normal"
+                kinds[row.sequence] = _kind(bool(row.predicted))
         outbox.classify(kinds)
         outbox.dispose("quarantined", broken)
         found.update(kinds.values())
         found["quarantined"] += len(rows) - len(kinds)
     return {kind: number for kind, number in found.items() if number}
+
+
+def _kind(predicted: bool) -> str:
+    return "anomaly" if predicted else "normal"

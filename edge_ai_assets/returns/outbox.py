@@ -13,12 +13,13 @@ waits long for them. One `Outbox` belongs to one thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from edge_ai_assets.returns import journal
-from edge_ai_assets.returns.census import Census
+from edge_ai_assets.returns.census import OLDEST_BLOCK, Census
 from edge_ai_assets.returns.deadletters import DeadLetters
 from edge_ai_assets.returns.departures import Departures
 from edge_ai_assets.returns.journal import BLOCK_SCHEMA
@@ -51,9 +52,9 @@ __all__ = [
 ]
 
 INSERT = """
-INSERT INTO scores(sequence, scored_at, release, score, predicted, outside, record, schema)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
-UNFOLD = 1_000
+INSERT INTO scores(sequence, scored_at, release, score, predicted, outside, record, schema, kind)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+UNFOLD = 2_000
 """Rows that one transaction of `unfold` moves, or one block if it has more."""
 
 
@@ -126,33 +127,44 @@ class Outbox(Departures, Census, Retention, DeadLetters):
         row = self._db.execute(query, (key,)).fetchone()
         return Receipt(row[0], row[1], repeated=True, same=row[2] in (b"", fingerprint)) if row else None
 
-    def unfold(self, limit: int) -> int:
+    def unfold(self, limit: int, kind: Callable[[bool], str] | None = None) -> int:
         """Make rows of `scores` from the oldest blocks of the journal, until it is empty or `limit` are made.
 
         A block that cannot be read becomes rows whose schema is minus that of the block, the first with the
         whole block as its record: they are quarantined, and `requeue` can read them later.
 
+        Args:
+            limit: a block is unfolded whole, though it has more.
+            kind: gives rows that can be read their kind, by whether they were predicted; without it they have
+                none.
+
         Returns:
             How many rows were made.
         """
         made = 0
-        while made < limit:
-            with self._transaction():
-                moved = 0
-                while (found := self._oldest_block()) and (not moved or moved + found[1] <= UNFOLD):
-                    first, number, *_ = found
-                    self._db.executemany(INSERT, _unfolded(*found))
-                    self._db.execute("DELETE FROM journal WHERE first = ?", (first,))
-                    moved += number
-                if not moved:
-                    break
-                self._db.execute("UPDATE tally SET rows = rows + ? WHERE state = 'pending'", (moved,))
-            made += moved
+        while made < limit and (blocks := self._oldest_blocks()):
+            first, last, number = blocks[0][0], blocks[-1][0], sum(block[1] for block in blocks)
+            rows = [row for block in blocks for row in _unfolded(*block)]
+            with self._transaction(redone=True):
+                if self._db.execute(f"SELECT {OLDEST_BLOCK}").fetchone()[0] != first:
+                    continue  # somebody else has unfolded it meanwhile
+                self._db.executemany(INSERT, ((*row, _kind(row, kind)) for row in rows))
+                self._db.execute("DELETE FROM journal WHERE first BETWEEN ? AND ?", (first, last))
+                self._db.execute("UPDATE tally SET rows = rows + ? WHERE state = 'pending'", (number,))
+            made += number
             time.sleep(PAUSE_SECONDS)
         return made
 
-    def _oldest_block(self) -> Any:
-        return self._db.execute("SELECT * FROM journal ORDER BY first LIMIT 1").fetchone()
+    def _oldest_blocks(self) -> list[Any]:
+        """At most UNFOLD rows, or one block."""
+        found, rows = [], 0
+        with closing(self._db.execute("SELECT * FROM journal ORDER BY first")) as blocks:
+            for block in blocks:
+                rows += block[1]
+                if found and rows > UNFOLD:
+                    break
+                found.append(block)
+        return found
 
     def add_feedback(self, items: Sequence[Feedback]) -> list[int]:
         """Write what users said of scores, all or nothing; the ids, in order.
@@ -202,10 +214,16 @@ class Outbox(Departures, Census, Retention, DeadLetters):
         return self.rows(last - limit + 1, last)
 
 
+def _kind(row: Sequence[Any], kind: Callable[[bool], str] | None) -> str | None:
+    """Of the columns of a score; none if its block could not be read."""
+    _, _, _, score, predicted, *_ = row
+    return None if kind is None or score is None else kind(predicted)
+
+
 def _unfolded(
     first: int, number: int, scored_at: int, release: str, schema: int, block: bytes
 ) -> Iterator[tuple[Any, ...]]:
-    """The columns of INSERT for each score of a block."""
+    """The columns of INSERT for each score of a block, without its kind."""
     try:
         rows = journal.rows(block, schema, number)
     except ValueError:

@@ -15,7 +15,7 @@ from edge_ai_assets.returns import store
 from edge_ai_assets.returns.departures import SEALED
 from edge_ai_assets.returns.layout import DONE, WAITING
 from edge_ai_assets.returns.schema import KINDS, Expired, Pruned, Tombstone
-from edge_ai_assets.returns.store import Store
+from edge_ai_assets.returns.store import GIVEN, Store
 
 KEYS = 1_000
 """Idempotency keys that are looked at in one step."""
@@ -67,7 +67,7 @@ class Retention(Store):
         """
         known = dict(self._db.execute(f"SELECT name, number FROM packages WHERE number < {ACKNOWLEDGED}"))
         empty = [known[name] for name in names if name in known and not self._holds(known[name])]
-        return self._chunks("DELETE FROM packages WHERE number = ?", ((number,) for number in empty))
+        return self._chunks(f"DELETE FROM packages WHERE number IN {GIVEN}", [(empty,)])
 
     def expire(self, bytes_to_free: int, at: int, reason: str) -> Expired:
         """Remove the least valuable of what waits: in the order of schema.KINDS, the oldest first.
@@ -125,7 +125,7 @@ class Retention(Store):
         some = f"SELECT {columns} FROM scores WHERE {DONE} AND {where} AND scored_at < ? AND {UNASKED} LIMIT"
         pruned = 0
         while self._db.execute(f"{some} 1", (before,)).fetchone():
-            with self._transaction():
+            with self._transaction(redone=True):
                 found = self._db.execute(f"{some} {store.CHUNK}", (before,)).fetchall()
                 self._db.executemany("DELETE FROM scores WHERE sequence = ?", ((row[3],) for row in found))
                 groups: dict[tuple[str, str, str], list[int]] = {}
@@ -148,7 +148,7 @@ class Retention(Store):
         delete = f"DELETE FROM feedback WHERE id IN ({some} {store.CHUNK})"
         pruned = 0
         while self._db.execute(f"{some} 1", (before,)).fetchone():
-            with self._transaction():
+            with self._transaction(redone=True):
                 pruned += self._db.execute(delete, (before,)).rowcount
             time.sleep(store.PAUSE_SECONDS)
         return pruned
@@ -165,7 +165,8 @@ class Retention(Store):
         page += " WHERE key {} ? ORDER BY key LIMIT ?"
         found = self._db.execute(page.format(">="), ("", KEYS)).fetchall()
         while found:
-            self._chunks("DELETE FROM requests WHERE key = ?", ((key,) for key, stays in found if not stays))
+            gone = [key for key, stays in found if not stays]
+            self._chunks(f"DELETE FROM requests WHERE key IN {GIVEN}", [(gone,)])
             found = self._db.execute(page.format(">"), (found[-1][0], KEYS)).fetchall()
 
     def _holds(self, package: int) -> bool:

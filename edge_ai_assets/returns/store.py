@@ -14,10 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-CHUNK = 300
-"""Most rows that one transaction of `_chunks` and `_sweep` changes: it holds the write lock for 10 to 40
-ms.
-"""
+import msgspec
+
+CHUNK = 3_000
+"""Most rows that one transaction of `_chunks` and `_sweep` changes."""
+HOLD_SECONDS = 0.01
+"""After that it ends in any case, so that a slow machine keeps nobody waiting longer than a fast one."""
+STEP = 100
+"""Rows that one statement changes: after each it is looked how late it is."""
+GIVEN = "(SELECT value FROM json_each(?))"
+"""The keys that a statement of `_chunks` is for."""
 PAUSE_SECONDS = 0.003
 """Between two such transactions, so that a writer that waits gets its turn after one of them."""
 RETRY_SECONDS = 0.001
@@ -49,10 +55,11 @@ class Store:
         self.path = path
         self._patience = patience
         self._db = self._connect()
+        self._redone: bool | None = None
         try:
             # Not left to SQLite's own waiting: it gives up at once when two make the file at the same time.
             self._insist("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
+            self._synchronous(redone=False)
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             if self._version() == 0:
                 self._run({0: script}, {0: version})
@@ -121,8 +128,21 @@ class Store:
         finally:
             self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
 
+    def _synchronous(self, *, redone: bool) -> None:
+        if redone is not self._redone:
+            self._db.execute(f"PRAGMA synchronous = {'NORMAL' if redone else 'FULL'}")
+            self._redone = redone
+
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, redone: bool = False) -> Iterator[None]:
+        """What is written in it is on disk when it ends.
+
+        Args:
+            redone: it need not be. A power cut may take it back, whole, and with it all that came later; what
+                is written without `redone` after it puts it on disk, too. So nothing outside of the file may
+                rely on it before that, and somebody must do it again.
+        """
+        self._synchronous(redone=redone)
         self._begin()
         try:
             yield
@@ -141,30 +161,56 @@ class Store:
         finally:
             self._db.execute("COMMIT")
 
-    def _chunks(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
-        """One statement for each row, CHUNK rows a transaction; how many rows of the table it changed."""
-        rows, changed = iter(rows), 0
-        while chunk := list(islice(rows, CHUNK)):
-            with self._transaction():
-                changed += self._db.executemany(statement, chunk).rowcount
-            time.sleep(PAUSE_SECONDS)
-        return changed
+    def _chunks(self, statement: str, groups: Iterable[tuple[Any, ...]]) -> int:
+        """A statement for each group of keys, in transactions that are redone.
 
-    def _sweep(self, table: str, key: str, change: str, where: str) -> int:
-        """UPDATE … WHERE in the order of a key above 0, CHUNK rows a transaction; how many it changed.
+        Args:
+            statement: takes the values of a group, then the keys as GIVEN.
+            groups: values, and last the keys that they are for, of any number.
+
+        Returns:
+            How many rows of the table it changed.
+        """
+        pages = ((*values, page) for *values, keys in groups for page in _pages(iter(keys)))
+        return self._in_turns(statement, pages, redone=True)
+
+    def _sweep(self, table: str, key: str, change: str, where: str, *, redone: bool = False) -> int:
+        """UPDATE … WHERE in the order of a key above 0; how many rows it changed.
 
         One walk over the rows: an index must give them in that order.
         """
-        found = f"SELECT {key} FROM {table} WHERE {where} AND {key} > ?"
-        end = f"SELECT max({key}) FROM ({found} ORDER BY {key} LIMIT {CHUNK})"
-        update = f"UPDATE {table} SET {change} WHERE {key} IN ({found} AND {key} <= ?)"
-        changed = last = 0
-        while (after := self._db.execute(end, (last,)).fetchone()[0]) is not None:
-            with self._transaction():
-                changed += self._db.execute(update, (last, after)).rowcount
-            last = after
+        query = f"SELECT {key} FROM {table} WHERE {where} AND {key} > ? ORDER BY {key} LIMIT ?"
+
+        def pages() -> Iterator[tuple[list[int]]]:
+            last = 0
+            while found := [one for (one,) in self._db.execute(query, (last, min(STEP, CHUNK)))]:
+                yield (found,)
+                last = found[-1]
+
+        update = f"UPDATE {table} SET {change} WHERE {key} IN {GIVEN} AND {where}"
+        return self._in_turns(update, pages(), redone=redone)
+
+    def _in_turns(
+        self, statement: str, pages: Iterator[tuple[Any, ...]], *, redone: bool
+    ) -> int:
+        """A statement for each page, whose last value is at most STEP keys, many pages a transaction."""
+        changed, page = 0, next(pages, None)
+        while page:
+            with self._transaction(redone=redone):
+                deadline = time.monotonic() + HOLD_SECONDS
+                for _ in range(max(CHUNK // STEP, 1)):
+                    *values, keys = page
+                    text = msgspec.json.encode(keys).decode()
+                    changed += self._db.execute(statement, (*values, text)).rowcount
+                    if not (page := next(pages, None)) or time.monotonic() > deadline:
+                        break
             time.sleep(PAUSE_SECONDS)
         return changed
+
+
+def _pages(keys: Iterator[Any]) -> Iterator[list[Any]]:
+    while page := list(islice(keys, min(STEP, CHUNK))):
+        yield page
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -105,7 +105,8 @@ def render(machine: Machine) -> dict[Path, str]:
     near = ["localhost", *machine.clients]
     far = None if not machine.offline else ["localhost"]
     dagster = f"{machine.python} -P -m"
-    daemon = f"{dagster} dagster._daemon run -w {machine.workspace}"
+    # Its daemon says at level info what each sensor finds, every few seconds.
+    daemon = f"{dagster} dagster._daemon run --log-level warning -w {machine.workspace}"
     web = f"{dagster} dagster_webserver -w {machine.workspace} -h 127.0.0.1 -p {machine.port}"
     scoring = f"{machine.python} -P -m edge_ai_assets.scoring.supervisor"
     scoring += f" --folder {machine.home}/sites/{machine.site} --site {machine.site} --wait"
@@ -198,5 +199,5 @@ Environment=PYTHONDONTWRITEBYTECODE=1
 ExecStart={command}
 {more}\
 Restart=always
-RestartSec=2
+RestartSec=1
 {HARDENED}{addresses}"""

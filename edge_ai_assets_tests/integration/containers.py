@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -97,7 +98,9 @@ class Engine:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
+@contextmanager
 def engine(folder: Path) -> Iterator[Engine]:
+    """An engine until the block ends."""
     need("buildah", "catatonit", "mmdebstrap", "podman", "runc", "skopeo")
     made = Engine(folder)
     try:

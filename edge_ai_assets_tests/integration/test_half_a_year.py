@@ -121,10 +121,8 @@ def sail(ship: Ship, folder: Path, rows: int, bound: int) -> None:
         work(ship, rows)
         if today in FLAPPING:
             flap(ship, -(-(CUTS - ship.link.cuts) // (FLAPPING.stop - today)))
-        elif today > FLAPPING.stop and today % 3 == 0:
-            ship.look_and_send(float("inf"))
         else:
-            ship.look_and_send(0)
+            ship.look_and_send(float("inf") if today > FLAPPING.stop and today % 3 == 0 else 0)
         if today not in ALONE:
             carriers.day(today)
             if today % 5 == 0 and today not in FULL:
@@ -177,11 +175,9 @@ def flap(ship: Ship, times: int) -> None:
         ship.true += HOUR // 20
         cuts = ship.link.cuts
         while ship.link.cuts == cuts:
+            ship.true += HOUR // 60
             with ship.full_disk():
                 ship.look_and_send(ship.chance.choice([0, 1, 3, 10, 30]))
-            ship.link.left = min(ship.link.left, 0)
-            ship.true += HOUR // 60
-            ship.look_and_send(0) if ship.link.left == 0 else None
 
 
 def arrive(ship: Ship) -> None:

@@ -63,7 +63,8 @@ def release(folder: Path, bias: float = -2.0) -> Made:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    yield from containers.engine(tmp_path_factory.mktemp("engine"))
+    with containers.engine(tmp_path_factory.mktemp("engine")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

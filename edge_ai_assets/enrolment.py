@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import ceremony, durable, pack, signing
 from edge_ai_assets.delivery.errors import DeliveryError
+from edge_ai_assets.delivery.signed import root_of
 from edge_ai_assets.delivery.store import SiteStore
-from edge_ai_assets.delivery.trust import Trust, root_of
+from edge_ai_assets.delivery.trust import Trust
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.stack_hub import provision
 from edge_ai_assets.usecase import UseCase, UseCaseError

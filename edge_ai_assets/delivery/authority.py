@@ -18,7 +18,7 @@ from edge_ai_assets.delivery.errors import ForeignError, KeyFileError
 from edge_ai_assets.delivery.keyring import NAME, Keyring
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.manifest import Descriptor
-from edge_ai_assets.delivery.trust import ISSUED, latest_root, parsed, root_of
+from edge_ai_assets.delivery.signed import ISSUED, latest_root, parsed, root_of
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer

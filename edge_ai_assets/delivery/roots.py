@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edge_ai_assets.delivery.authority import LONG, add_signature
 from edge_ai_assets.delivery.errors import KeyFileError
 from edge_ai_assets.delivery.keyring import NAME, Keyring
-from edge_ai_assets.delivery.trust import root_of
+from edge_ai_assets.delivery.signed import root_of
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -29,14 +29,12 @@ from edge_ai_assets.delivery.errors import (
 )
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.listing import Listed
-from edge_ai_assets.delivery.manifest import Blobs, Descriptor, Digest
+from edge_ai_assets.delivery.manifest import Blobs, Descriptor
+from edge_ai_assets.delivery.signed import Lease, latest_root, lease_of, listed, newest_root, online, parsed
 
 if TYPE_CHECKING:
-    from tuf.api.metadata import Metadata, Root, Targets, Timestamp
     from tuf.ngclient import FetcherInterface
 
-ISSUED = "x-edge-ai-issued"
-"""Field of the timestamp: when it was signed, ISO 8601, by the signer's clock."""
 _URL = "blobs:/"
 
 
@@ -52,14 +50,6 @@ class Accepted:
     def keep(self, layout: Layout) -> Descriptor:
         """Put the documents into a layout; what is returned is to be tagged `metadata.TAG`."""
         return metadata.put(layout, self.documents.files)
-
-
-@dataclass(frozen=True)
-class Lease:
-    """How long what was accepted may be relied upon, by the clock of who signed it."""
-
-    issued: datetime
-    until: datetime
 
 
 Trusted = Listed | Sequence[Ed25519PublicKey]
@@ -88,8 +78,8 @@ class Trust:
         """
         documents = self._documents(self.layout.tags().get(metadata.TAG))
         if not documents.files:
-            return Listed({}, _online(_root(self.root, documents)))
-        return _listed(self.root, documents)
+            return Listed({}, online(newest_root(self.root, documents)))
+        return listed(self.root, documents)
 
     def latest(self) -> bytes:
         """The newest root metadata that was accepted."""
@@ -98,7 +88,7 @@ class Trust:
     def lease(self) -> Lease | None:
         """The lease of what was accepted last; None before the first."""
         documents = self._documents(self.layout.tags().get(metadata.TAG))
-        return _lease(documents) if documents.files else None
+        return lease_of(documents) if documents.files else None
 
     def checked(self, source: Blobs, top: Descriptor) -> Accepted:
         """Take newer metadata in, and check it against what was accepted before. Nothing is written.
@@ -144,107 +134,17 @@ class Trust:
             except (exceptions.RepositoryError, exceptions.DownloadError) as error:
                 raise MalformedError(f"the trust metadata is refused: {error}") from error
             found = _gathered(folder)
-        return Accepted(found, _listed(self.root, found), before)
+        return Accepted(found, listed(self.root, found), before)
 
     def _documents(self, top: Descriptor | None) -> metadata.Documents:
         return metadata.read(self.layout, top) if top else metadata.Documents({})
-
-
-def parsed(data: bytes, kind: str) -> Metadata[Root] | Metadata[Targets] | Metadata[Timestamp]:
-    """A document of that role; nothing in it is verified. MalformedError when it is none."""
-    from tuf.api.metadata import Metadata
-    from tuf.api.serialization import DeserializationError
-
-    try:
-        found = Metadata.from_bytes(data)
-    except (DeserializationError, RecursionError) as error:
-        raise MalformedError(
-            f"trust metadata is refused: a document of role {kind!r} cannot be read"
-        ) from error
-    if found.signed.type != kind:
-        raise MalformedError(f"trust metadata is refused: a document is {found.signed.type!r}, not {kind!r}")
-    return found
-
-
-def root_of(data: bytes) -> Metadata[Root]:
-    """Root metadata that is signed as it demands itself.
-
-    Raises:
-        MalformedError, UntrustedError: it is not.
-    """
-    from tuf.api.exceptions import RepositoryError
-
-    found = cast("Metadata[Root]", parsed(data, "root"))
-    try:
-        found.signed.verify_delegate("root", found.signed_bytes, found.signatures)
-    except (RepositoryError, ValueError) as error:
-        raise UntrustedError(f"root metadata is refused: {error}") from error
-    return found
-
-
-def latest_root(first: bytes, documents: metadata.Documents) -> bytes:
-    """The newest root that a chain of signatures leads to from `first`."""
-    from tuf.api.exceptions import RepositoryError
-
-    trusted = root_of(first)
-    while data := documents.files.get(f"{trusted.signed.version + 1}.root.json"):
-        following = root_of(data)
-        try:
-            trusted.signed.verify_delegate("root", following.signed_bytes, following.signatures)
-        except (RepositoryError, ValueError) as error:
-            raise UntrustedError(f"root {following.signed.version} is refused: {error}") from error
-        if following.signed.version != trusted.signed.version + 1:
-            raise MalformedError(
-                f"root {following.signed.version} stands where {trusted.signed.version + 1} must be"
-            )
-        first, trusted = data, following
-    return first
-
-
-def _root(first: bytes, documents: metadata.Documents) -> Root:
-    return root_of(latest_root(first, documents)).signed
-
-
-def _listed(first: bytes, documents: metadata.Documents) -> Listed:
-    """What documents list, signatures checked, expiry not."""
-    from tuf.api.exceptions import RepositoryError
-
-    root = _root(first, documents)
-    targets = cast("Metadata[Targets]", parsed(documents.only("targets"), "targets"))
-    try:
-        root.verify_delegate("targets", targets.signed_bytes, targets.signatures)
-    except (RepositoryError, ValueError) as error:
-        raise UntrustedError(f"the trust metadata is refused: {error}") from error
-    files: dict[str, tuple[Digest, int]] = {
-        path: (f"sha256:{file.hashes.get('sha256', '')}", file.length)
-        for path, file in targets.signed.targets.items()
-    }
-    return Listed(files, _online(root))
-
-
-def _online(root: Root) -> tuple[Ed25519PublicKey, ...]:
-    held = (root.keys[keyid] for keyid in root.roles["timestamp"].keyids)
-    return tuple(
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.keyval["public"]))
-        for key in held
-        if key.scheme == "ed25519"
-    )
-
-
-def _lease(documents: metadata.Documents) -> Lease:
-    stamp = cast("Metadata[Timestamp]", parsed(documents.only("timestamp"), "timestamp")).signed
-    issued = stamp.unrecognized_fields.get(ISSUED)
-    try:
-        return Lease(datetime.fromisoformat(str(issued)).astimezone(UTC), stamp.expires)
-    except ValueError as error:
-        raise MalformedError(f"the timestamp says that it was signed {issued!r}, which is no time") from error
 
 
 def _expired(documents: metadata.Documents, error: Exception) -> str:
     """What to say of metadata that is too old, or seems to be."""
     now = datetime.now(UTC)
     try:
-        lease = _lease(documents)
+        lease = lease_of(documents)
         signed = f"signed {lease.issued:%Y-%m-%d}, good until {lease.until:%Y-%m-%d}"
     except DeliveryError:
         signed = str(error)

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from edge_ai_assets.delivery import archive, bundle, ceremony, metadata, release, trust
+from edge_ai_assets.delivery import archive, bundle, ceremony, metadata, release, signed
 from edge_ai_assets.delivery.authority import Authority
 from edge_ai_assets.delivery.errors import (
     DeliveryError,
@@ -451,7 +451,7 @@ class TestLease:
         shorter = ceremony.authority(folder, timedelta(days=30))
         with registry.editing() as tags:
             tags[metadata.TAG] = shorter.current(registry, tags)
-        stamp = trust.parsed(docs(registry)["timestamp.json"], "timestamp").signed
+        stamp = signed.parsed(docs(registry)["timestamp.json"], "timestamp").signed
         assert stamp.expires.isoformat().startswith("2026-01-31")
 
     def test_the_same_metadata_for_ever_is_noticed(self, clock, registry, publish_listed, store, trusting):

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help demo demo-disconnected ui status test check bench integration clean
+.PHONY: help demo demo-disconnected ui status test proofs kills check bench integration clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -31,10 +31,17 @@ status: $(VENV)/.installed ## What became of every score
 	$(BIN)/edge-ai status
 
 test: $(VENV)/.installed ## All tests that need no server
-	$(BIN)/pytest -n auto --dist loadfile -m 'not integration'
+	$(BIN)/pytest -n auto --dist loadfile -m 'not integration and not proof'
 
 integration: $(VENV)/.installed ## Tests with real servers and a browser
 	$(BIN)/pytest -m integration -n 2 --dist loadfile
+
+proofs: $(VENV)/.installed ## Half a year at sea, a million canaries, long state machines: ten minutes
+	$(BIN)/pytest -n 2 --dist loadfile -m proof
+
+kills: $(VENV)/.installed ## Kill -9 at more than ten thousand points of the way home: a quarter of an hour
+	EDGE_AI_KILLS=10000 $(BIN)/pytest -n auto --dist loadfile -m '' edge_ai_assets_tests/returns/test_kills.py \
+	  edge_ai_assets_tests/returns/test_media_kills.py edge_ai_assets_tests/returns/test_inbox_kills.py
 
 check: $(VENV)/.installed ## Linter, formatter, types
 	$(BIN)/ruff check .

@@ -18,8 +18,11 @@ from rich.table import Table
 
 from edge_ai_assets import here
 from edge_ai_assets import usecase as usecases
+from edge_ai_assets.bundle_cli import bundle
+from edge_ai_assets.keys_cli import keys
 from edge_ai_assets.ledger_cli import ledger
 from edge_ai_assets.returns_cli import returns
+from edge_ai_assets.runtime_cli import kubernetes, vm
 from edge_ai_assets.settings import Settings
 from edge_ai_assets.site_cli import sites
 from edge_ai_assets.tokens_cli import tokens
@@ -47,6 +50,10 @@ app.add_typer(tokens, name="tokens")
 app.add_typer(sites, name="site")
 app.add_typer(returns, name="returns")
 app.add_typer(ledger, name="ledger")
+app.add_typer(vm, name="vm")
+app.add_typer(keys, name="keys")
+app.add_typer(bundle, name="bundle")
+app.add_typer(kubernetes, name="kubernetes")
 
 say = Console(stderr=True)
 """Progress and errors. Answers go to standard output, so that `--json` can be piped."""
@@ -65,14 +72,18 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        code = _exit_code(error)
+        code = exit_code(error)
         if code is None:
             raise
         fail(code, error)
 
 
-def _exit_code(error: Exception) -> int | None:
-    """The exit code of an error that a user can do something about; None for a defect of ours."""
+def exit_code(error: Exception) -> int | None:
+    """The exit code of an error that a user can do something about; None for a defect of ours.
+
+    What the system refuses is the user's, whatever command met it: a medium that cannot be written, a full
+    disk.
+    """
     from edge_ai_assets.delivery.errors import DeliveryError
     from edge_ai_assets.demo.world import DemoError
     from edge_ai_assets.enrolment import EnrolmentError
@@ -82,19 +93,21 @@ def _exit_code(error: Exception) -> int | None:
     from edge_ai_assets.returns.media import MediaError
     from edge_ai_assets.returns.outbox import OutboxError
     from edge_ai_assets.returns.roads import UplinkError
+    from edge_ai_assets.runtimes.choice import ChoiceError
+    from edge_ai_assets.runtimes.cluster import ClusterError
     from edge_ai_assets.scoring.client import ServiceError
     from edge_ai_assets.scoring.tokens import TokensError
     from edge_ai_assets.stack_hub.scoring import NotServing
 
-    if isinstance(
-        error, UseCaseError | ReadingsError | UnknownInsight | TokensError | EnrolmentError | here.NotHere
-    ):
+    if isinstance(error, UseCaseError | ReadingsError | UnknownInsight | TokensError | ChoiceError):
         return USAGE
-    if isinstance(error, NotServing | ServiceError):
+    if isinstance(error, EnrolmentError | here.NotHere):
+        return USAGE
+    if isinstance(error, NotServing | ServiceError | ClusterError):
         return UNREACHABLE
     if isinstance(error, DemoError | DeliveryError | OutboxError | LedgerError | MediaError | UplinkError):
         return FAILED
-    return None
+    return FAILED if isinstance(error, OSError) else None
 
 
 def fail(code: int, error: object) -> NoReturn:

@@ -71,7 +71,8 @@ SITE_EGRESS = site_spec(
 SITE_UPLOAD = site_spec(
     keys.SITE_UPLOAD,
     [keys.SITE_EGRESS],
-    "Return packages that reached Azure's side of the link, in order, resumed where a cut stopped them.",
+    "Return packages that left by the site's road, in order: over its link, resumed where a cut stopped "
+    "them, through its queue, or put where a person takes them to carry.",
     {"azureblobstorage"},
 )
 

@@ -20,10 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_ai_assets import here
-from edge_ai_assets.here import NotHere
-from edge_ai_assets.usecase import UseCaseError
 
-FAILED, USAGE = 1, 2
+FAILED = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 returns = typer.Typer(
@@ -34,21 +32,6 @@ say = Console(stderr=True)
 Site = Annotated[str, typer.Option("--site", help="The site's name.")]
 Last = Annotated[int, typer.Option(min=1, help="Show so many packages, the newest.")]
 Json = Annotated[bool, typer.Option("--json", help="Answer as one JSON object.")]
-
-
-def exit_code(error: Exception) -> int | None:
-    """The exit code of an error of `returns` or `ledger` that a user can do something about; else None."""
-    from edge_ai_assets.delivery.errors import DeliveryError
-    from edge_ai_assets.returns.ledger import LedgerError
-    from edge_ai_assets.returns.media import MediaError
-    from edge_ai_assets.returns.outbox import OutboxError
-    from edge_ai_assets.returns.roads import UplinkError
-
-    if isinstance(error, NotHere | UseCaseError):
-        return USAGE
-    if isinstance(error, DeliveryError | LedgerError | MediaError | OutboxError | UplinkError):
-        return FAILED
-    return None
 
 
 @returns.command("export")

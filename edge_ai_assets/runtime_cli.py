@@ -17,7 +17,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from edge_ai_assets.runtimes.interface import Release
-    from edge_ai_assets.runtimes.manifests import Placement
+    from edge_ai_assets.runtimes.placement import Placement
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
 ROOT = Path("/")
@@ -134,7 +134,7 @@ def archive(
 
 def _placed(site: str, repository: str, namespace: str, guard: str | None) -> tuple[Placement, Release]:
     from edge_ai_assets.runtimes.interface import Release
-    from edge_ai_assets.runtimes.manifests import Placement
+    from edge_ai_assets.runtimes.placement import Placement
     from edge_ai_assets.settings import Settings
     from edge_ai_assets.stack_hub import delivery
 

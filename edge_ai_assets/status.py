@@ -8,7 +8,8 @@ from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.returns import tables
 from edge_ai_assets.returns.link import Link
-from edge_ai_assets.scoring import folder, supervisor
+from edge_ai_assets.runtimes.choice import runtime
+from edge_ai_assets.scoring import folder
 from edge_ai_assets.stack_hub import lease, returning
 from edge_ai_assets.usecase import Road, UseCase
 
@@ -48,10 +49,11 @@ def conserved(site: dict[str, Any]) -> bool:
 
 
 def _site(site: SiteHome, road: Road) -> dict[str, Any]:
-    last, running, trust = folder.read_status(site.root), supervisor.status(site.root), lease.standing(site)
+    last, running = folder.read_status(site.root), runtime(site.root, site.name).status()
+    trust = lease.standing(site)
     return {
         **returning.as_dict(returning.counts(site)),
-        "release": last.version if last else None,
+        "release": last.version if last else running.version if running else None,
         "link": "none" if road is Road.MEDIA else Link(site.root).state.state,
         "trust": {"state": str(trust.state), "until": trust.until and trust.until.isoformat()},
         "serving": running is not None,

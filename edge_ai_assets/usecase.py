@@ -254,13 +254,14 @@ class Egress(_Part):
     time it was scored or given, the release, its kind, and the package it is in.
 
     Three kinds let out no row, but what many rows have in common, whatever a row's own kind; a group below
-    `minimum_group_size` stays:
+    `minimum_group_size` stays, and so does what would tell of too few once rows that leave are taken away:
     - `histogram`: how often the numeric features in `fields` fell into each bin; small counts are hidden;
     - `aggregate`: scores, anomalies and mean score by release and `returns.window_minutes`;
     - `sketch`: quantile sketches of the numeric features that leave as they are or rounded.
 
     The kind `lineage` lets out what Dagster on the site recorded: which asset was made when by which run,
-    its checks, and counts.
+    its checks, and how many rows it handled, be they few. How many of them are anomalies only along with the
+    kinds `aggregate` and `anomaly`, and of no fewer than `minimum_group_size`.
     """
 
     kinds: tuple[

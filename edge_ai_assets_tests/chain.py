@@ -16,15 +16,18 @@ import numpy as np
 from edge_ai_assets import local
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.azure import definitions as azure
+from edge_ai_assets.delivery import signing
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
 from edge_ai_assets.partitions import SITES
+from edge_ai_assets.returns import packages
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.scoring.client import Client
 from edge_ai_assets.settings import Settings
 from edge_ai_assets.stack_hub import definitions as stack_hub
 from edge_ai_assets.stack_hub.fleet import RANGE_END, RANGE_START
+from edge_ai_assets.stack_hub.provision import private_key
 
 USECASE = """
 name: mill
@@ -173,7 +176,12 @@ def _sites(chain: Played) -> None:
 
 
 def _home_again(chain: Played) -> None:
-    (chain.home.uplink / "south" / "south-00000009.zip").write_bytes(b"")
+    # Of the site itself, or it would not count as a package that came too early.
+    key = signing.load_private(private_key(chain.home.site("south")))
+    early = packages.build(
+        site="south", number=9, previous="0" * 64, policy="", created_at=1, first=0, last=0, key=key
+    )
+    (chain.home.uplink / "south" / "south-00000009.zip").write_bytes(early)
     (chain.home.uplink / "north" / "stray.zip").write_bytes(b"no package")
     chain.run("home", "bring_home")
     chain.run("home again", "bring_home")

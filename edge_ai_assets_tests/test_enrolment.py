@@ -303,9 +303,7 @@ class TestJoining:
         site = ship.site("narvik")
         site.keys.mkdir(parents=True)
         provision.release_key(site).write_text(pem(Ed25519PrivateKey.generate()))
-        with pytest.raises(
-            EnrolmentError, match="is none of the invitation's keys"
-        ):
+        with pytest.raises(EnrolmentError, match="is none of the invitation's keys"):
             join(ship, invitation, medium)
         assert not provision.root(site).exists()
 
@@ -315,9 +313,7 @@ class TestJoining:
         ceremony.rotate(azure.keys, azure.registry, "targets", "release", "targets-2")
         newer = invite(azure, CASE, "narvik", medium)
         site = ship.site("narvik")
-        with pytest.raises(
-            EnrolmentError, match="another root"
-        ):  # nothing leads to it yet
+        with pytest.raises(EnrolmentError, match="another root"):  # nothing leads to it yet
             join(ship, newer, medium)
         trust = provision.trust(site)
         registry = Layout(azure.registry)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
-from edge_ai_assets import ledger_cli, returns_cli
+from edge_ai_assets import cli, ledger_cli, returns_cli
+from edge_ai_assets.cli import exit_code
 from edge_ai_assets.here import NotHere
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import acks
+from edge_ai_assets.returns import acks, media
 from edge_ai_assets.returns.ledger import LedgerError
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.returns.media import MediaError
 from edge_ai_assets.returns.outbox import Outbox, OutboxError
 from edge_ai_assets.returns.uplink import FolderUplink
-from edge_ai_assets.returns_cli import exit_code
 from edge_ai_assets.stack_hub import connecting, provision
 from edge_ai_assets.usecase import UseCaseError
 from edge_ai_assets_tests.parcels import parcel, seal
@@ -257,6 +258,19 @@ def test_a_medium_that_is_not_there_is_wrong_usage(home, tmp_path):
     assert returns("import", tmp_path / "none").exit_code == 2
 
 
+def test_a_medium_that_cannot_be_written_is_one_line(home, rows, stick, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system", str(stick / "x.zip"))
+
+    monkeypatch.setattr(media, "export", refuse)
+    monkeypatch.setattr(sys, "argv", ["edge-ai", "returns", "export", "--site", "bergen", "--to", str(stick)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 1 and len(said) == 1
+    assert said[0].startswith("edge-ai: ") and "Read-only file system" in said[0] and "x.zip" in said[0]
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -265,6 +279,9 @@ def test_a_medium_that_is_not_there_is_wrong_usage(home, tmp_path):
         (MediaError(""), 1),
         (LedgerError(""), 1),
         (OutboxError(""), 1),
+        (PermissionError(13, "Permission denied", "/media/stick"), 1),
+        (OSError(30, "Read-only file system", "/media/stick"), 1),
+        (OSError(28, "No space left on device"), 1),
         (KeyError(""), None),
     ],
 )

@@ -113,7 +113,7 @@ BAD = [
         "name: south\n    road: sea",
         25,
         "sites.1.road",
-        "'link', 'diode' or 'media' (it is 'sea')",
+        "'link', 'queue', 'diode' or 'media' (it is 'sea')",
     ),
     ("fields:", "kinds: [everything]\n  fields:", 20, "egress.kinds.0", "(it is 'everything')"),
     ("gates:", "returns: {quota_megabytes: 63}\ngates:", 15, "returns.quota_megabytes", "to 64 (it is 63)"),

@@ -1,1 +1,1 @@
-"""Modules of `bench_returns`."""
+"""What `bench_returns` starts in processes of their own, and the link that it measures on."""

@@ -7,6 +7,7 @@ will do, and TCP is the kernel's own. One end is a network namespace, the other 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import heapq
 import os
@@ -23,9 +24,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 SITE_END, AZURE_END = "10.77.31.1", "10.77.31.2"
-NAMESPACE = "edge-ai-ship"
-DEVICES = ("edge-ai-ship", "edge-ai-shore")
-TUNSETIFF, TUN_WITHOUT_HEADER = 0x400454CA, 0x1001
+NAMESPACE = f"ship{os.getpid()}"
+DEVICES = (f"ship{os.getpid()}", f"shore{os.getpid()}")
+TUNSETIFF, TUN_WITHOUT_HEADER, PR_SET_PDEATHSIG = 0x400454CA, 0x1001, 1
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,9 @@ def satellite(sky: Sky) -> Iterator[None]:
             os.close(end)
 
 
-def run(script: Path, arguments: Sequence[str], congestion: str) -> str:
-    """What a Python script prints that runs at the site's end.
-
-    Args:
-        congestion: TCP's congestion control there: cubic, the usual, or bbr.
-    """
+def run(script: Path, arguments: Sequence[str]) -> str:
+    """What a Python script prints that runs at the site's end."""
     at_site = ["ip", "netns", "exec", NAMESPACE]
-    setting = f"net.ipv4.tcp_congestion_control={congestion}"
-    _run([*at_site, "sysctl", "-qw", setting])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
     return _run([*at_site, sys.executable, str(script), *arguments], environment)
 
@@ -107,7 +102,8 @@ def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> s
 def _carry(ends: Sequence[int], sky: Sky) -> None:
     """Each packet that comes at one end: lost, or paced, delayed and put out at the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    chance = random.Random(1)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    chance = random.Random(1)  # noqa: S311 (it need not be secret)
     waiting: list[tuple[float, int, int, bytes]] = []
     free = dict.fromkeys(ends, 0.0)
     other = {ends[0]: ends[1], ends[1]: ends[0]}

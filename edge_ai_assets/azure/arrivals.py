@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from edge_ai_assets.delivery import durable, pack, signing
 from edge_ai_assets.home import Home
 from edge_ai_assets.returns import acks as acknowledgements
-from edge_ai_assets.returns import clock, heads, inbox, packages, watermark
+from edge_ai_assets.returns import clock, foreign, heads, inbox, packages, watermark
 from edge_ai_assets.returns.heads import Head
 from edge_ai_assets.returns.inbox import Received
 from edge_ai_assets.returns.watermark import Watermark
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _SUFFIX = ".pub.pem"
+Keys = Mapping[str, Sequence["Ed25519PublicKey"]]
+"""The public keys of each site."""
 
 
 def site_keys(home: Home) -> dict[str, Sequence[Ed25519PublicKey]]:
@@ -64,19 +67,23 @@ def new_packages(home: Home) -> list[str]:
 
 
 def watermarks(home: Home, usecase: UseCase, now: clock.Clock = clock.now) -> list[Watermark]:
-    """How complete each site is, by name: those of the use case, and whoever else sent something."""
-    known = heads.read(home.tables)
+    """How complete each site is, by name: those of the use case, and whoever else sent something.
+
+    What came counts only if the site's key signed it: nobody else can make a gap.
+    """
+    known, trusted = heads.read(home.tables), site_keys(home)
     new, _ = inbox.arrived(home.uplink, known)
     arrived: defaultdict[str, list[int]] = defaultdict(list)
-    for site, number, _ in new:
-        arrived[site].append(number)
+    for site, number, path in new:
+        if _signed(path, site, number, trusted):
+            arrived[site].append(number)
     names = {site.name for site in usecase.sites} | known.keys() | arrived.keys()
     return [
         watermark.mark(
             site,
             known.get(site, Head()),
             arrived=arrived[site],
-            refused=_refused(home, site),
+            refused=_refused(home, site, known.get(site, Head()).number, trusted),
             registered_at=_registered_at(home, site),
             stale_days=usecase.returns.stale_days,
             now=now(),
@@ -127,12 +134,24 @@ def acknowledge(home: Home) -> list[str]:
     return new
 
 
-def _refused(home: Home, site: str) -> list[int]:
-    """Numbers of the site's packages in quarantine; other files there were no packages of it."""
+def _refused(home: Home, site: str, head: int, trusted: Keys) -> list[int]:
+    """Numbers after `head` of the site's packages in quarantine; other files there were no packages of it."""
     folder = home.refused / site
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    found = [packages.NAME.match(name) for name in names]
-    return [int(match["number"]) for match in found if match and match["site"] == site]
+    found: list[int] = []
+    for path in folder.iterdir() if folder.exists() else ():
+        match = packages.NAME.match(path.name)
+        number = int(match["number"]) if match and match["site"] == site else 0
+        if number > head and number not in found and _signed(path, site, number, trusted):
+            found.append(number)
+    return found
+
+
+def _signed(path: Path, site: str, number: int, trusted: Keys) -> bool:
+    try:
+        said = foreign.manifest_of(path, trusted.get(site, ()))
+    except foreign.Rejected:
+        return False
+    return (said.site, said.number) == (site, number)
 
 
 def _registered_at(home: Home, site: str) -> int | None:

@@ -25,10 +25,10 @@ def check(received: Received, marks: list[Watermark]) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.ERROR if received.failed else dg.AssetCheckSeverity.WARN,
         description="; ".join([", ".join(said), *(f"{mark.site}: {mark.sentence}" for mark in parted[:10])]),
         metadata={
+            "watermarks": table(marks),
             "packages_refused": len(received.refused),
             "sites_with_a_gap": len(received.waiting),
             "sites_stale": sum(mark.stale for mark in marks),
-            "watermarks": table(marks),
             "refused": records(
                 [{"package": name, "reason": reason} for name, reason in received.refused],
                 ["package", "reason"],
@@ -55,7 +55,7 @@ def table(marks: list[Watermark]) -> dg.TableMetadataValue:
                 "packages": mark.head.number,
                 "lineage_events": mark.head.lineage,
                 "gaps": len(mark.gaps),
-                "days_silent": mark.silent,
+                "days_silent": None if mark.silent is None else round(mark.silent, 1),
             }
             for mark in sorted(marks, key=lambda mark: mark.whole)
         ],

@@ -165,6 +165,7 @@ def _event(site: str, row: Row, count: int, tables: Path) -> eventlog.Reported:
         "edge_ai/import_time": _moment(row["imported_at"]),
         "edge_ai/run": row["run"] or "none",
         "edge_ai/events": count,
+        "edge_ai/shows": f"event {row['n']} of {site}: newest of {count} like it, all in global/history",
         "edge_ai/table": dg.MetadataValue.path(tables / history.NAME),
     }
     asset = dg.AssetKey(row["asset"].split("/"))

@@ -67,17 +67,33 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def if_unlocked(path: Path) -> Iterator[bool]:
+    """Hold the lock file `path` alone, as `locked` does, or not at all: False if somebody else holds it."""
+    make_folder(path.parent)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading. A pipe or device on a foreign medium might never end: refused.
 
     Raises:
         MissingError: there is no such file.
-        MalformedError: it is something else than a regular file.
+        MalformedError: it is something else than a regular file, or cannot be opened: a link to itself, a
+            medium with a bad block, a file of somebody else.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         raise MissingError(f"{path} is not there") from None
+    except OSError as error:
+        raise MalformedError(f"{path} cannot be opened: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise MalformedError(f"{path} is not a regular file")

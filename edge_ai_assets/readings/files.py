@@ -137,8 +137,8 @@ def _interpreted(chunk: RawChunk, usecase: UseCase, site: str | None, verdict: r
     verdict.reject(bad, "broken line", lambda row: broken[row])
     if chunk.lines is not None:
         blank = np.ones(chunk.rows, dtype=bool)
-        for name in cells:
-            blank &= rules.is_missing(rules.text(name, cells[name]), source)
+        for column in cells:
+            blank &= rules.is_missing(rules.text(column, cells[column]), source)
             if not blank.any():  # the first column says so for most files
                 break
         verdict.reject(blank, "empty row", "every cell of the row is empty")

@@ -90,8 +90,10 @@ def numbers(feature: Feature, cells: pa.Array, source: Source, verdict: Verdict)
         values = np.array(cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
     else:
         words = text(name, cells)
-        values = _finite(words, source.decimal)
-        if values is None:
+        finite = _finite(words, source.decimal)
+        if finite is not None:
+            values = finite
+        else:
             missing = is_missing(words, source) | _bools(pc.equal(pc.utf8_lower(words.fill_null("")), "none"))
             values, numeric = parse_numbers(words, source.decimal)
             values = values.copy()

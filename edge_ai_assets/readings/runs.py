@@ -18,10 +18,10 @@ class Codes:
 
     def of(self, first: Iterable[str], second: Iterable[str]) -> np.ndarray:
         """Codes of the pairs, int64, shape (n,)."""
-        left, firsts = pd.factorize(pd.Index(first, dtype=object), use_na_sentinel=False)
-        right, seconds = pd.factorize(pd.Index(second, dtype=object), use_na_sentinel=False)
+        left, firsts = pd.factorize(np.asarray(first, dtype=object), use_na_sentinel=False)
+        right, seconds = pd.factorize(np.asarray(second, dtype=object), use_na_sentinel=False)
         local, distinct = pd.factorize(left * max(1, len(seconds)) + right)
-        pairs = [(firsts[pair // len(seconds)], seconds[pair % len(seconds)]) for pair in distinct]
+        pairs = [(firsts[pair // len(seconds)], seconds[pair % len(seconds)]) for pair in distinct.tolist()]
         known = [self._codes.setdefault(pair, len(self._codes)) for pair in pairs]
         return np.asarray(np.array(known, np.int64)[local])
 

@@ -1,6 +1,7 @@
 """How many scores the outbox holds in which state, how far they are complete, how old they are.
 
-All but `recount` cost the same with a billion scores as with none. Nothing is changed here.
+All but `recount` and `may_be_packed` cost the same with a billion scores as with none. Nothing is
+changed here.
 """
 
 # ruff: noqa: S608 (the SQL is put together from this module's own constants)
@@ -10,7 +11,8 @@ from collections.abc import Set as AbstractSet
 from contextlib import closing
 
 from edge_ai_assets.returns.departures import SEALED
-from edge_ai_assets.returns.layout import UNCLASSIFIED, WAITING
+from edge_ai_assets.returns.layout import DONE, UNCLASSIFIED, WAITING
+from edge_ai_assets.returns.retention import ACKNOWLEDGED
 from edge_ai_assets.returns.schema import KINDS, Counts, Tally
 from edge_ai_assets.returns.store import Store
 
@@ -75,6 +77,26 @@ class Census(Store):
         blocks = "SELECT * FROM (SELECT scored_at FROM journal ORDER BY first LIMIT 1)"
         row = self._db.execute(f"SELECT min(scored_at) FROM ({unfolded} UNION ALL {blocks})").fetchone()
         return None if row[0] is None else int(row[0])
+
+    def unacknowledged(self) -> tuple[int, int]:
+        """How many packages are not acknowledged, sent or not, and the bytes of their files."""
+        query = "SELECT count(*), coalesce(sum(bytes), 0) FROM packages WHERE acknowledged_at IS NULL"
+        packages, size = self._db.execute(query).fetchone()
+        return int(packages), int(size)
+
+    def may_be_packed(self, size: int) -> int:
+        """How many more scores, until those that packages without an acknowledgement hold or account for
+        take so many bytes of the file. Reckoned with the mean of all scores that are kept."""
+        under_way = " + ".join(
+            f"(SELECT count(*) FROM scores WHERE package > {ACKNOWLEDGED} AND {state})"
+            for state in ("package IS NOT NULL AND disposition IS NULL", DONE)
+        )
+        with self._snapshot():
+            packed, removed = self._db.execute(
+                f"SELECT {under_way}, (SELECT coalesce(sum(rows), 0) FROM tombstones)"
+            ).fetchone()
+            kept = self._last_sequence() - int(removed)
+            return max(0, size * kept // self.size() - int(packed))
 
     def untouched(self) -> bool:
         """Whether a score waits for its kind, unfolded or not."""

@@ -6,21 +6,24 @@ Nothing is written here. Which rows these are, and what becomes of the result, i
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, repeat
+from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
 
-from edge_ai_assets.returns import sketches
+from edge_ai_assets.returns import groups, sketches
 from edge_ai_assets.returns.aggregates import aggregates
+from edge_ai_assets.returns.groups import Group
 from edge_ai_assets.returns.parts import Aggregate, Insight, Sketch, Word
 from edge_ai_assets.returns.policy import Histogram, Policy, Withheld
 from edge_ai_assets.returns.schema import FeedbackRow, Record, ScoreRow, Value, decode
 from edge_ai_assets.scoring.contract import Contract
 
 T = TypeVar("T", float, bool, str)
-Numbers = defaultdict[tuple[str, str], list[float]]
-"""Values by release and feature."""
+Groups = defaultdict[tuple[str, str], Group]
+"""By release and feature."""
 
 
 class Content:
@@ -64,29 +67,43 @@ class Content:
         return dict(found)
 
     def add_scores(self, rows: Sequence[ScoreRow], window_minutes: int) -> None:
-        """Apply the policy to the scores of a package, all at once: some of what leaves is of all of them."""
-        numbers: Numbers = defaultdict(list)
+        """Apply the policy to the scores of a package, all at once and after its feedback: some of what
+        leaves is of all of them, and must not tell of those that stay."""
+        found_in: Groups = defaultdict(Group)
         watched = sorted(self._policy.counted | self._policy.sketched)
-        for row in rows:
-            try:
-                record = decode(row)
-            except ValueError as error:  # a newer version classified it
-                self.broken[str(error)].append(row.sequence)
-                continue
-            self._counted.append(row)
+        spoken = {word.sequence for word in self.words}
+        for release, alike in groupby(self._read(rows), lambda pair: pair[0].release):
+            found = list(alike)
+            self._counted += (row for row, _ in found)
+            alone = [groups.leaves(row, self._policy.egress.kinds, spoken) for row, _ in found]
             for feature in watched:
-                value = record.inputs.get(feature)  # none where the release keeps it out
-                if type(value) is float or type(value) is int:
-                    numbers[row.release, feature].append(value)
-            self._add(row, record)
+                values = [record.inputs.get(feature) for _, record in found]  # None where it is kept out
+                found_in[release, feature].add(
+                    self._policy.numbers(feature, values),
+                    alone if feature in self._policy.in_rows else repeat(False, len(found)),
+                )
+            for (row, _), leaves in zip(
+                found, self._policy.rows(found, self._contracts.get(release)), strict=True
+            ):
+                if isinstance(leaves, Withheld):
+                    self.withheld[leaves.reason].append(row.sequence)
+                else:
+                    self.insights.append(_insight(row, leaves))
         releases = {row.release for row in self._counted}
         references = {name: self._contracts[name].references for name in releases & self._contracts.keys()}
-        self.histograms = self._policy.histograms(numbers, references)
-        self.aggregates = aggregates(self._counted, self._policy, window_minutes)
-        self.sketches = list(_sketches(numbers, self._policy))
+        self.histograms = self._policy.histograms(found_in, references)
+        self.aggregates = aggregates(self._counted, self._policy, window_minutes, spoken)
+        self.sketches = list(_sketches(found_in, self._policy))
 
     def add_feedback(self, item: FeedbackRow, row: ScoreRow | None) -> None:
-        """Apply the policy to feedback and the score it is about; None if that is no longer kept."""
+        """Apply the policy to feedback and the score it is about; None if that is no longer kept.
+
+        Raises:
+            RuntimeError: the scores were added before: what leaves of all of them hangs on what feedback lets
+                out.
+        """
+        if self._counted:
+            raise RuntimeError("feedback was added after scores, it must come before them")
         if row is None:
             self.withheld_feedback["its score is no longer kept"].append(item.id)
             return
@@ -100,23 +117,21 @@ class Content:
             self.words.append(_word(row, item, values))
             self.notes_dropped += item.note is not None and self.words[-1].note is None
 
-    def _add(self, row: ScoreRow, record: Record) -> None:
-        values = self._policy.row(row, self._contracts.get(row.release), record)
-        if isinstance(values, Withheld):
-            self.withheld[values.reason].append(row.sequence)
-        else:
-            self.insights.append(_insight(row, values))
+    def _read(self, rows: Iterable[ScoreRow]) -> Iterator[tuple[ScoreRow, Record]]:
+        """Those that can be read: a newer version may have classified others."""
+        for row in rows:
+            try:
+                yield row, decode(row)
+            except ValueError as error:
+                self.broken[str(error)].append(row.sequence)
 
 
-def _sketches(numbers: Numbers, policy: Policy) -> Iterable[Sketch]:
+def _sketches(found: Groups, policy: Policy) -> Iterable[Sketch]:
     """Of the values as the policy lets them out, since a sketch holds some of them; no small group."""
-    for (release, feature), values in sorted(numbers.items()):
-        if feature not in policy.sketched:
-            continue
-        left = [number for value in values if (number := policy.number(feature, value)) is not None]
-        if len(left) >= policy.egress.minimum_group_size:
-            data = sketches.make(np.array(left))
-            yield Sketch(release, feature, len(left), sketches.K, data)
+    for (release, feature), group in sorted(found.items(), key=itemgetter(0)):
+        told = group.told(policy.egress.minimum_group_size)
+        if feature in policy.sketched and told:
+            yield Sketch(release, feature, len(told), sketches.K, sketches.make(np.array(told)))
 
 
 def _insight(row: ScoreRow, values: dict[str, Value]) -> Insight:

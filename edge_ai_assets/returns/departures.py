@@ -20,7 +20,7 @@ FREE = "disposition IS NULL AND package IS NULL"
 
 
 class Departures(Store):
-    """What Dagster does with scores and feedback, in transactions of at most `store.CHUNK` rows."""
+    """What Dagster does with scores and feedback, in transactions of `store.CHUNK` rows or less."""
 
     def unclassified(self, limit: int) -> list[ScoreRow]:
         """The oldest unfolded scores that have neither a kind nor a disposition."""
@@ -98,8 +98,8 @@ class Departures(Store):
     ) -> int:
         """How many are packed."""
         claim = f"UPDATE {table} SET package = {number}, reason = ? WHERE {key} IN {GIVEN} AND {FREE}"
-        self._chunks(claim, held.items())
-        return self._chunks(claim, [(None, packed)])
+        self._chunks(claim, held.items(), redone=True)
+        return self._chunks(claim, [(None, packed)], redone=True)
 
     def recover(self) -> None:
         """Bring to its end, or back, what a killed `seal` left. One process at a time may seal or recover."""

@@ -2,15 +2,17 @@
 
 What was put on the queue stays pending in the outbox until its receipt. A small file, `queued.json`, says how
 far each kind was sent; what is about to be sent stands in it first, so after a crash the same letters are
-sent again under the same names, and the function knows them. Losing the file sends letters again: the tables
-have each score once, whatever comes twice.
+sent again under the same names, and the function knows them. Losing the file sends what waits again, in
+letters of other names: the function leaves out what it packed since the last package that the letter knows
+of, so nothing is counted twice.
 
 A site packs by itself (`packing`) or has its function do it, not both: they would give out the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -186,3 +188,14 @@ def _read(note: Path) -> _Queued:
 def _write(note: Path, queued: _Queued) -> None:
     with durable.replacing(note) as file:
         file.write(msgspec.json.encode(queued))
+
+
+@contextmanager
+def sent_through(folder: Path) -> Iterator[Mapping[str, int]]:
+    """By kind, the last sequence that was put on the queue or looked at for it; no more are while it is held.
+
+    Args:
+        folder: as in `enqueue`; of a site that never sent anything to a queue, too.
+    """
+    with durable.locked(folder / ".queued.lock"):
+        yield _read(folder / "queued.json").through

@@ -25,7 +25,18 @@ import msgspec
 
 from edge_ai_assets.returns import clock, packages
 from edge_ai_assets.returns.content import Content
-from edge_ai_assets.returns.letters import Left, Letter, LetterError, Receipt, decode_receipt, spans
+from edge_ai_assets.returns.letters import (
+    FEEDBACK,
+    Left,
+    Letter,
+    LetterError,
+    Receipt,
+    decode_receipt,
+    numbers,
+    overlap,
+    ranges_of,
+    spans,
+)
 from edge_ai_assets.returns.notes import Notes
 from edge_ai_assets.returns.parts import name_of
 from edge_ai_assets.returns.roads import Uplink, UplinkError
@@ -34,6 +45,8 @@ from edge_ai_assets.returns.rulebook import Rulebook
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+RECENT = 1_000
+"""Packages whose letters stand in the chain's note, as many as letters may wait on the queue."""
 ROUNDS = 100
 """Times that others may be faster in one call; each time one of them got a package through."""
 
@@ -53,6 +66,8 @@ class Chain(msgspec.Struct, frozen=True):
     """Of the last package whose receipt is filed."""
     noted: tuple[Receipt, ...] = ()
     """What was tried under the next number, or may yet be; their digests differ."""
+    recent: tuple[tuple[int, str], ...] = ()
+    """Numbers of the last packages, rising, with the ids of their letters."""
 
 
 class ForwardError(RuntimeError):
@@ -103,7 +118,7 @@ class Forwarder:
             if chain.noted and (there := self._target.digest_of(name_of(self.site, chain.number + 1))):
                 self._settle(chain, tag, there)
                 continue
-            content = self._content(letter)
+            content = self._content(self._new(letter, chain))
             if not content:
                 return self._file(_by_letter(letter.site, letter.id), _receipt(letter, content))
             receipt, data = self._build(letter, content, chain)
@@ -118,7 +133,7 @@ class Forwarder:
         chain = msgspec.json.decode(note.data, type=Chain) if note else Chain()
         tag = note.tag if note else None
         if letter.number > chain.number:
-            return Chain(letter.number, letter.digest), tag
+            return Chain(letter.number, letter.digest, recent=chain.recent), tag
         if letter.number == chain.number and letter.digest != chain.digest:
             raise ForwardError(
                 f"package {letter.number} is {letter.digest} at site {self.site!r} and {chain.digest} here: "
@@ -126,11 +141,31 @@ class Forwarder:
             )
         return chain, tag
 
+    def _new(self, letter: Letter, chain: Chain) -> Letter:
+        """A letter without what is in packages that its site did not know of when it sent it.
+
+        A site that lost its note of what it sent sends it again, in letters that are cut otherwise. Scores
+        come once whatever is repeated; what is added up would count them again.
+        """
+        letters = dict(chain.recent)
+        scores, words = set[int](), set[int]()
+        for number in range(letter.number + 1, chain.number + 1):
+            if number in letters and not overlap(letters[number], letter.id):
+                continue
+            if receipt := filed(self._notes, self.site, number):
+                scores.update(*map(numbers, ranges_of(receipt, "scores")))
+                words.update(*map(numbers, ranges_of(receipt, FEEDBACK)))
+        return msgspec.structs.replace(
+            letter,
+            rows=tuple(row for row in letter.rows if row.sequence not in scores),
+            feedback=tuple(item for item in letter.feedback if item.id not in words),
+        )
+
     def _content(self, letter: Letter) -> Content:
         content = Content(self._policy, self._rules.contracts)
-        content.add_scores([row.stored() for row in letter.rows], self._rules.usecase.returns.window_minutes)
         for item in letter.feedback:
             content.add_feedback(item.stored(), item.row.stored() if item.row else None)
+        content.add_scores([row.stored() for row in letter.rows], self._rules.usecase.returns.window_minutes)
         return content
 
     def _build(self, letter: Letter, content: Content, chain: Chain) -> tuple[Receipt, bytes]:
@@ -170,7 +205,7 @@ class Forwarder:
         """Note what is about to be sent; False when the chain is another by now."""
         if any(each.digest == receipt.digest for each in chain.noted):
             return True  # by an earlier try of the same letter
-        noted = Chain(chain.number, chain.digest, (*chain.noted, receipt))
+        noted = msgspec.structs.replace(chain, noted=(*chain.noted, receipt))
         return self._notes.write(_chain_of(self.site), msgspec.json.encode(noted), tag)
 
     def _send(self, receipt: Receipt, data: bytes) -> None:
@@ -196,7 +231,9 @@ class Forwarder:
         receipt = msgspec.structs.replace(won, left=tuple(left for each in chain.noted for left in each.left))
         self._file(_by_number(self.site, receipt.number), receipt)
         self._file(_by_letter(self.site, receipt.id), receipt)
-        self._notes.write(_chain_of(self.site), msgspec.json.encode(Chain(receipt.number, there)), tag)
+        recent = (*chain.recent, (receipt.number, receipt.id))[-RECENT:]
+        after = Chain(receipt.number, there, recent=recent)
+        self._notes.write(_chain_of(self.site), msgspec.json.encode(after), tag)
 
     def _filed(self, name: str) -> Receipt | None:
         note = self._notes.read(name)

@@ -23,7 +23,9 @@ import msgspec
 
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.returns import clock, heads, merging, packages
+from edge_ai_assets.returns.archives import short
 from edge_ai_assets.returns.checking import check
+from edge_ai_assets.returns.foreign import Rejected, manifest_of
 from edge_ai_assets.returns.heads import Head
 from edge_ai_assets.returns.packages import MAX_BYTES, Package, PackageError
 from edge_ai_assets.returns.parts import name_of
@@ -103,14 +105,18 @@ def receive(
         for site, number, path in queue:
             if len(accepted) == limit or rows >= ROWS or size >= BYTES:
                 break
-            if number != chains[site].number + 1 or site in failed or site in passing_over:
+            if site in failed or site in passing_over:
+                continue
+            if number != chains[site].number + 1:
+                if stray := _stray(path, site, number, keys):
+                    refused.append(_refuse(path, site, stray, quarantine))
                 continue
             try:
                 package = _read(path, site, number, chains[site], keys, max_bytes)
             except PackageError as error:
                 refused.append(_refuse(path, site, str(error), quarantine))
             except Exception as error:  # one unreadable file must not keep other sites' packages out
-                failed[site] = f"{path.name}: {error!r}"
+                failed[site] = short(f"{path.name}: {error!r}")
             else:
                 accepted.append(package)
                 chains[site] = _advanced(chains[site], package, at)
@@ -201,10 +207,28 @@ def _read(
     max_bytes: int,
 ) -> Package:
     if site not in keys:
-        raise PackageError(f"no key of site {site!r} is known: register the site, then put the package back")
+        raise PackageError(_unknown(site))
     package = packages.read(path, keys[site], max_bytes=max_bytes)
     check(package, site, number, head)
     return package
+
+
+def _stray(path: Path, site: str, number: int, keys: Mapping[str, Sequence[Ed25519PublicKey]]) -> str | None:
+    """Why a file behind a gap is not the package that its name says, None when it is: a gap holds up what is
+    published, so only the site itself may make one."""
+    if site not in keys:
+        return _unknown(site)
+    try:
+        said = manifest_of(path, keys[site])
+    except Rejected as error:
+        return str(error)
+    if (said.site, said.number) != (site, number):
+        return f"the signed manifest says package {said.number} of {said.site!r}"
+    return None
+
+
+def _unknown(site: str) -> str:
+    return f"no key of site {site!r} is known: register the site, then put the package back"
 
 
 def _advanced(head: Head, package: Package, at: int) -> Head:
@@ -237,7 +261,7 @@ def _merge(tables: Path, accepted: Sequence[Package], at: int) -> tuple[list[mer
         try:
             done.append(merging.write(tables, theirs, at))
         except Exception as error:
-            broken[site] = repr(error)
+            broken[site] = short(repr(error))
             if len(broken) == len(by_site):
                 raise
     return done, broken
@@ -257,6 +281,7 @@ def _waiting(queue: Sequence[tuple[str, int, Path]], chains: Mapping[str, Head])
 
 
 def _refuse(path: Path, site: str, reason: str, quarantine: Path) -> tuple[str, str]:
+    reason = short(reason)
     folder = quarantine / site
     folder.mkdir(parents=True, exist_ok=True)
     target, copies = folder / path.name, 0

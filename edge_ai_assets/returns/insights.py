@@ -13,6 +13,10 @@ PAGE = 5_000
 def derive(outbox: Outbox, limit: int = 50_000) -> dict[str, int]:
     """Give the oldest unclassified scores their kind; what cannot be read is quarantined, never deleted.
 
+    Args:
+        outbox: of the site.
+        limit: stops when so many have theirs; blocks that were begun are finished.
+
     Returns:
         How many became 'anomaly' (predicted positive), 'normal' or 'quarantined'; only those that occur.
         Empty when nothing waits.

@@ -6,6 +6,7 @@ made of them is `forwarding`'s work, when they are sent `enqueuing`'s, how they 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -19,7 +20,9 @@ FORMAT = 1
 LETTER_BYTES = MAX_BODY - 3 * 1024
 """So that a letter fits into a message beside the reason why it is dead."""
 REASON_CHARACTERS = 500
+LARGEST = 2**63 - 1
 FEEDBACK = "feedback"
+_ID = re.compile(r"(?P<kind>[a-z]+)-(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})")
 Spans = list[tuple[int, int]]
 """Ranges of sequences or ids, first and last, both included."""
 
@@ -173,7 +176,26 @@ def decode_letter(body: bytes) -> Letter:
 
 def decode_receipt(body: bytes) -> Receipt:
     """Read a receipt; LetterError says why it is none."""
-    return _decode(body, Receipt)
+    receipt = _decode(body, Receipt)
+    _check_ranges(receipt)
+    return receipt
+
+
+def ranges_of(receipt: Receipt, table: str) -> list[Spans]:
+    """All the ranges of a receipt that are of scores, or of feedback."""
+    if table == FEEDBACK:
+        return [receipt.feedback, *receipt.withheld_feedback.values()]
+    return [receipt.uploaded, *receipt.withheld.values(), *receipt.broken.values()]
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two letters, by their ids, may hold the same scores or feedback.
+
+    Raises:
+        LetterError: one of them is no id of a letter.
+    """
+    (kind, first, last), (same, begin, end) = map(_range_of, (one, other))
+    return kind == same and first <= end and begin <= last
 
 
 def bury(body: bytes, reason: str, tries: int, at: int) -> bytes:
@@ -190,7 +212,7 @@ def exhume(body: bytes, tries: int, at: int) -> DeadLetter:
     line, _, rest = body.partition(b"\n")
     try:
         head = msgspec.json.decode(line, type=_Head)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return DeadLetter(
             "no reason was noted: the function ended in its last try, or the message is too large",
             tries,
@@ -220,6 +242,24 @@ def total(ranges: Sequence[tuple[int, int]]) -> int:
     return sum(last - first + 1 for first, last in ranges)
 
 
+def _range_of(letter: str) -> tuple[str, int, int]:
+    if not (found := _ID.fullmatch(letter)):
+        raise LetterError(f"{letter[:100]!r} is no id of a letter")
+    return found["kind"], int(found["first"]), int(found["last"])
+
+
+def _check_ranges(receipt: Receipt) -> None:
+    """A receipt is of one letter, and that has no more rows than bytes: so many numbers come of ranges."""
+    found = ranges_of(receipt, "scores") + ranges_of(receipt, FEEDBACK)
+    ends = [end for ranges in found for span in ranges for end in span]
+    if any(not 1 <= first <= last for ranges in found for first, last in ranges) or any(
+        end > LARGEST for end in [*ends, receipt.number, receipt.complete, receipt.bytes, receipt.created_at]
+    ):
+        raise LetterError("no receipt: a range or number in it is not one that can be")
+    if (numbered := sum(map(total, found))) > LETTER_BYTES:
+        raise LetterError(f"no receipt: it is of {numbered} scores and feedback, a letter holds fewer")
+
+
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         found = msgspec.json.decode(body)
@@ -228,5 +268,5 @@ def _decode(body: bytes, kind: type[T]) -> T:
                 f"{kind.__name__.lower()} format {found.get('v')!r}, this version reads {FORMAT}"
             )
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LetterError(f"no {kind.__name__.lower()}: {error}") from error

@@ -46,7 +46,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "site/release": _names("release image model training_set training_run bundles_refused"),
     "site/deployment": _names("release image former_release ring"),
     "site/scores": _names(
-        "dagster/row_count scored_rows rejected_rows baseline_rows anomalies outside_trained_range",
+        "dagster/row_count scored_rows rejected_rows baseline_rows anomalies",
         "files unreadable_files rows_per_second release",
     ),
     "site/insights": _names("anomaly normal quarantined rows anomaly_rate"),
@@ -63,8 +63,14 @@ ALLOWED: Mapping[str, frozenset[str]] = {
 """Names of metadata that may leave, by asset; all others stay, whatever their value.
 
 Counts, versions, digests, names of packages and of states. Free text may quote readings, and a table may hold
-some: they stay.
+some: they stay. So does how many rows were outside the range of training: that is told by the kind
+`aggregate`, which knows which rows stay.
 """
+MEANING: Mapping[str, tuple[str, frozenset[str]]] = {
+    "site/scores": ("scored_rows", _names("anomalies")),
+    "site/insights": ("rows", _names("anomaly normal anomaly_rate")),
+}
+"""Of these names those that tell what the scores of a run mean, by asset; before them, of how many."""
 CHECKS: Mapping[str, Mapping[str, frozenset[str]]] = {
     "site/deployment": {"serving": _names("serving not_serving")},
     "site/upload": {"conservation": _names("sites_broken scored pending")},
@@ -146,14 +152,26 @@ def decode(line: bytes) -> Event:
     return event
 
 
-def allowed(asset: str, metadata: Mapping[str, Any], check: str = "") -> dict[str, Value]:
+def allowed(
+    asset: str, metadata: Mapping[str, Any], check: str = "", smallest: int | None = None
+) -> dict[str, Value]:
     """What of an event's metadata may leave: names on its list, with a value of a kind that may.
 
     Args:
         asset: its key, `site/scores`.
         metadata: bare values by name.
         check: name of the check that it is about; '' if it is about the asset itself.
+        smallest: rows of a run of which what they mean may be told, as `Policy.told_by_run`; None: of none.
     """
+    counted, meaning = MEANING.get(asset, ("", frozenset[str]()))
+    kept, rows = _listed_in(asset, metadata, check), metadata.get(counted)
+    if smallest is None or type(rows) is not int or rows < smallest:
+        return {name: value for name, value in kept.items() if name not in meaning}
+    return kept
+
+
+def _listed_in(asset: str, metadata: Mapping[str, Any], check: str) -> dict[str, Value]:
+    """The names that are on a list, whatever a policy says of them."""
     names = CHECKS.get(asset, {}).get(check, frozenset()) if check else ALLOWED.get(asset, frozenset())
     kept = {name: _list(value) for name, value in metadata.items() if name in names}
     return {name: value for name, value in sorted(kept.items()) if _may_leave(value)}
@@ -243,6 +261,6 @@ def _listed(event: Event) -> None:
             raise ValueError(f"{where}: check {event.check.name!r} of {event.key} is on no list")
         if event.check.description != described(event.check.description):
             raise ValueError(f"{where}: the check's description is none of the texts that may leave")
-    kept = allowed(event.key, event.metadata, event.check.name if event.check else "")
+    kept = _listed_in(event.key, event.metadata, event.check.name if event.check else "")
     if extra := sorted(set(event.metadata) - set(kept)):
         raise ValueError(f"{where}: metadata {extra[0]!r} of {event.key} is on no list")

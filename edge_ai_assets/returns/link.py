@@ -5,6 +5,7 @@ A real uplink has no such thing: there the state of the link follows what its op
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,8 @@ from typing import Literal
 import msgspec
 
 from edge_ai_assets.delivery import durable
+
+log = logging.getLogger(__name__)
 
 
 class LinkDown(ConnectionError):
@@ -39,10 +42,14 @@ class Link:
 
     @property
     def state(self) -> LinkState:
+        """What the file says. One that cannot be understood is a link that is down until it is restored."""
         try:
             return msgspec.json.decode(self.path.read_bytes(), type=LinkState)
         except FileNotFoundError:
             return LinkState()
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("%s cannot be read, the link counts as down: %s", self.path, error)
+            return LinkState("down")
 
     @property
     def up(self) -> bool:
@@ -58,8 +65,9 @@ class Link:
 
     def check(self) -> None:
         """Raise LinkDown when the link is down."""
-        if not (state := self.state).state == "up":
-            raise LinkDown(f"the link is down since {state.since}; `edge-ai link up` restores it")
+        if (state := self.state).state != "up":
+            since = f"since {state.since}" if state.since else f"as {self.path} cannot be read"
+            raise LinkDown(f"the link is down {since}; `edge-ai link up` restores it")
 
     def _change(self, to: Literal["up", "down"]) -> LinkState:
         with durable.locked(self.path.with_name(".link.lock")):

@@ -53,7 +53,11 @@ def opened(signed: bytes, keys: Sequence[Ed25519PublicKey]) -> Manifest:
         payload = open_envelope(signed, PAYLOAD_TYPE, keys)
     except DeliveryError as error:
         raise PackageError(f"the package's signature is refused: {error}") from error
-    if not any(signed == _envelope(payload, key, signed) for key in keys):
+    try:
+        alone = any(signed == _envelope(payload, key, signed) for key in keys)
+    except (ValueError, RecursionError):  # of what stands beside the signature that is right
+        alone = False
+    if not alone:
         raise PackageError("the envelope around the manifest holds more than manifest and signature")
     return _manifest(payload)
 
@@ -68,7 +72,7 @@ def _manifest(payload: bytes) -> Manifest:
         if version not in (1, FORMAT):
             raise PackageError(f"package format {version}, this version reads 1 to {FORMAT}")
         manifest = msgspec.convert(found, Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PackageError(f"the manifest is malformed: {error}") from error
     wanted = set(Manifest.__struct_fields__) - (SINCE_2 if version == 1 else set())
     if set(found) != wanted:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from edge_ai_assets.delivery import durable
-from edge_ai_assets.returns import clock, packages
+from edge_ai_assets.returns import archives, clock, packages
 from edge_ai_assets.returns.foreign import Rejected, opened, package_of
 from edge_ai_assets.returns.ledger import Ledger
 from edge_ai_assets.returns.outbox import Outbox, PackageRow
@@ -72,6 +72,7 @@ def export(
     limit_bytes: int | None = None,
     only_new: bool = False,
     label: str | None = None,
+    link: bool = False,
     now: clock.Clock = clock.now,
     progress: Progress = lambda size: None,
 ) -> Exported:
@@ -85,6 +86,8 @@ def export(
         limit_bytes: most that is copied; what is free on the medium bounds it anyway.
         only_new: leave out what was exported before.
         label: names the medium in the ledger; its path when absent.
+        link: for a folder at the site itself: on the spool's disk a package is there under a second name, and
+            takes no room, where the file system can do so. Whoever writes to it changes the spool's.
 
     Raises:
         MediaError: there is no such folder, not even the first package fits, or another file has the name of
@@ -109,7 +112,7 @@ def export(
                 continue
             else:
                 leaving = leaving_as(ledger, spool, package, destination, now)
-                _put(spool / package.name, final, leaving, progress)
+                _put(spool / package.name, final, leaving, progress, link)
                 names.append(package.name)
                 copied += package.bytes
             outbox.exported(package.number, now())
@@ -195,9 +198,20 @@ def _partial(final: Path) -> Path:
     return final.with_name(f".{final.name}.partial")
 
 
-def _put(source: Path, final: Path, leaving: Callable[[int, int], None], progress: Progress) -> None:
-    """Copy a file to the medium: under its name it is there whole or not at all."""
+def _put(
+    source: Path, final: Path, leaving: Callable[[int, int], None], progress: Progress, link: bool
+) -> None:
+    """Copy a file to the medium, or link it: under its name it is there whole or not at all."""
     partial = _partial(final)
+    if link and source.stat().st_dev == final.parent.stat().st_dev:
+        size = source.stat().st_size
+        for first in range(0, size, BLOCK):
+            leaving(first, min(first + BLOCK, size))
+        if _linked(source, partial):
+            os.rename(partial, final)
+            durable.sync_folder(final.parent)
+            progress(size)
+            return
     with source.open("rb") as file:
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
         with os.fdopen(handle, "wb") as target:
@@ -214,6 +228,16 @@ def _put(source: Path, final: Path, leaving: Callable[[int, int], None], progres
     durable.sync_folder(final.parent)
 
 
+def _linked(source: Path, partial: Path) -> bool:
+    """Whether a file could be given a second name. If not, it is to be copied, and noted once more."""
+    try:
+        os.link(source, partial)
+    except OSError:  # the file system has no links, or lets this user make none
+        partial.unlink(missing_ok=True)  # never to be written to: it might be the spool's file
+        return False
+    return True
+
+
 def _take(
     path: Path, root: Path, site: str, number: int, sites: Collection[str] | None, progress: Progress
 ) -> int | None:
@@ -225,7 +249,7 @@ def _take(
         if size > packages.MAX_BYTES:
             raise Rejected(f"it has {size} bytes, a package has at most {packages.MAX_BYTES}")
         if (said := package_of(file)) != (site, number):
-            raise Rejected(f"its manifest is that of package {said[1]} of {said[0]!r}")
+            raise Rejected(archives.short(f"its manifest is that of package {said[1]} of {said[0]!r}"))
         folder = root / site
         final, partial = folder / path.name, folder / ".partial" / f"{path.name}.media"
         durable.make_folder(partial.parent)

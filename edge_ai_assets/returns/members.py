@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edge_ai_assets.returns import pages
 from edge_ai_assets.returns.parts import schemas
 from edge_ai_assets.returns.schema import Value
 
@@ -23,8 +24,9 @@ LEVEL = 9
 """Of zstd. 19 takes eight times as long for 2 % less."""
 COUNTING = frozenset({"sequence", "id", "scored_at", "given_at", "window"})
 """Columns whose values mostly rise: what stands in the file is by how much."""
-BATCH = 4_096
-"""Rows unpacked at a time, so that a member that unpacks to too much is refused before it has."""
+BATCH, BATCH_BYTES = 4_096, 64 * 1024 * 1024
+"""Rows unpacked at a time, and what they may take, so that a member that unpacks to too much is refused
+before it has: a text that stands in the file once may be in every row."""
 
 
 class MemberError(ValueError):
@@ -66,7 +68,8 @@ def read_table(name: str, data: bytes, rows: int, limit: int, *, texts: bool) ->
         name: of the member.
         data: its bytes.
         rows: how many it must have.
-        limit: most bytes that it may unpack to.
+        limit: most bytes that it may unpack to. Arrow grows what it fills by doubling, so that up to twice as
+            much may be in use.
         texts: `fields` is JSON text in the file already, as in format 1.
 
     Raises:
@@ -79,15 +82,17 @@ def read_table(name: str, data: bytes, rows: int, limit: int, *, texts: bool) ->
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         meta = file.metadata
-        unpacked = sum(meta.row_group(group).total_byte_size for group in range(meta.num_row_groups))
-        if unpacked > limit:
-            raise MemberError(f"unpacks to {unpacked} bytes, the limit is {limit}")
+        cost = pages.cost(data)
+        if cost.unpacked > limit:
+            raise MemberError(f"unpacks to {cost.unpacked} bytes, the limit is {limit}")
+        if cost.row > BATCH_BYTES:
+            raise MemberError(f"may have a row of {cost.row} bytes, the limit is {BATCH_BYTES}")
         if not _fits(file.schema_arrow, schema, texts=texts):
             raise MemberError("has other columns than its format")
         if meta.num_rows != rows:
             raise MemberError(f"has {meta.num_rows} rows, its manifest says otherwise")
         batches: list[pa.RecordBatch] = []
-        for batch in file.iter_batches(BATCH):
+        for batch in file.iter_batches(max(1, min(BATCH, BATCH_BYTES // max(1, cost.row)))):
             batches.append(batch)
             limit -= batch.nbytes
             if limit < 0:
@@ -144,9 +149,11 @@ def _columns(rows: Sequence[dict[str, Value]]) -> dict[str, pa.Array]:
     import pyarrow as pa
 
     found = {}
-    for name in sorted({name for row in rows for name, value in row.items() if value is not None}):
+    for name in sorted(set[str]().union(*rows)):
         values = [row.get(name) for row in rows]
         kinds = set(map(type, values)) - {NoneType}
+        if not kinds:
+            continue
         if kinds == {bool}:
             found[name] = pa.array(values, pa.bool_())
         elif kinds <= {int, float}:

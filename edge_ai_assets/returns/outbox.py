@@ -5,8 +5,8 @@ Here scores and feedback come in and are read. `departures` takes them home, `re
 imports it, so all of them need the standard library and msgspec only.
 
 The service appends while Dagster unfolds, classifies, seals, acknowledges and prunes. Dagster's writes go in
-transactions of at most `store.CHUNK` rows, or `UNFOLD` where rows are only added, so that an answer never
-waits long for them. One `Outbox` belongs to one thread.
+transactions of bounded time (`store.HOLD_SECONDS`) or, where rows are only added, of at most `UNFOLD` rows,
+so that an answer never waits long for them. One `Outbox` belongs to one thread.
 """
 
 # ruff: noqa: S608 (the SQL is put together from this module's own constants)
@@ -145,7 +145,7 @@ class Outbox(Departures, Census, Retention, DeadLetters):
         while made < limit and (blocks := self._oldest_blocks()):
             first, last, number = blocks[0][0], blocks[-1][0], sum(block[1] for block in blocks)
             rows = [row for block in blocks for row in _unfolded(*block)]
-            with self._transaction(redone=True):
+            with self._transaction():
                 if self._db.execute(f"SELECT {OLDEST_BLOCK}").fetchone()[0] != first:
                     continue  # somebody else has unfolded it meanwhile
                 self._db.executemany(INSERT, ((*row, _kind(row, kind)) for row in rows))
@@ -157,7 +157,8 @@ class Outbox(Departures, Census, Retention, DeadLetters):
 
     def _oldest_blocks(self) -> list[Any]:
         """At most UNFOLD rows, or one block."""
-        found, rows = [], 0
+        found: list[Any] = []
+        rows = 0
         with closing(self._db.execute("SELECT * FROM journal ORDER BY first")) as blocks:
             for block in blocks:
                 rows += block[1]

@@ -17,6 +17,7 @@ import base64
 import hashlib
 import io
 import re
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edge_ai_assets.returns import manifests, members
+from edge_ai_assets.returns import archives, manifests, members
+from edge_ai_assets.returns.archives import MANIFEST
 from edge_ai_assets.returns.manifests import PAYLOAD_TYPE, PackageError
 from edge_ai_assets.returns.members import MemberError
 from edge_ai_assets.returns.parts import (
@@ -57,7 +59,6 @@ __all__ = [
     "read",
 ]
 
-MANIFEST = "manifest.dsse"
 NAME = re.compile(r"(?P<site>[A-Za-z0-9][A-Za-z0-9._-]{0,63})-(?P<number>[0-9]{8,})\.zip")
 MAX_BYTES = 256 * 1024 * 1024
 MAX_LINEAGE = 64 * 1024 * 1024
@@ -193,20 +194,18 @@ def _bytes(source: Path | bytes, max_bytes: int) -> bytes:
 
 def _open(data: bytes, keys: Sequence[Ed25519PublicKey]) -> tuple[Manifest, dict[str, bytes]]:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with archives.opened(io.BytesIO(data)) as archive:
             if (names := archive.namelist()) != [MANIFEST, *(name for name in MEMBERS if name in names)]:
                 raise PackageError(
-                    f"the package holds {names}, it must hold {MANIFEST} and some of {[*MEMBERS]}"
+                    archives.short(f"it must hold {MANIFEST} and some of {[*MEMBERS]}; it holds {names}")
                 )
-            if any(
-                item.compress_type != zipfile.ZIP_STORED or item.file_size > len(data)
-                for item in archive.filelist
-            ):
-                raise PackageError("a member is compressed or larger than its package")
+            stored = all(item.compress_type == zipfile.ZIP_STORED for item in archive.filelist)
+            if not stored or sum(item.file_size for item in archive.filelist) > len(data):
+                raise PackageError("a member is compressed, or they are larger than the package")
             parts = {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, PackageError):
-            raise
+    except PackageError:
+        raise
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, struct.error) as error:
         raise PackageError(f"the package is damaged: {error}") from error
     if _zip(parts) != data:
         raise PackageError("the package holds bytes outside its members")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class SpoolFull(RuntimeError):
-    """The packages that wait in the spool hold as much as they may: nothing was packed.
+    """The packages in the spool that are not acknowledged hold as much as they may: nothing was packed.
 
     What waits stays in the outbox, where it can expire by its value; a sealed package cannot.
     """
@@ -72,6 +72,7 @@ def pack(
     running: str = "",
     window_minutes: int = 60,
     spool_bytes: int | None = None,
+    outbox_bytes: int | None = None,
 ) -> Sealed | None:
     """Apply the policy to what waits and seal what may leave as one package.
 
@@ -93,8 +94,10 @@ def pack(
         inventory: digests of the blobs that the site's store has; the first MAX_INVENTORY are told.
         running: digest of the release image that scores now.
         window_minutes: of the aggregates.
-        spool_bytes: nothing is packed while unsent packages hold that many; None for no bound. One package
-            may go over it.
+        spool_bytes: nothing is packed while the files of packages without an acknowledgement hold that many;
+            None for no bound. One package may go over it.
+        outbox_bytes: no normal scores are packed while those that such packages account for hold that many
+            of the outbox; None for no bound.
 
     Returns:
         What was sealed; None when nothing is left that may leave. Either way, records that may not leave are
@@ -112,9 +115,10 @@ def pack(
         lines: list[bytes] = []
         if events and "lineage" in policy.egress.kinds:
             lines, mark = selection.lineage(events, mark)
+        normal = None if outbox_bytes is None else outbox.may_be_packed(outbox_bytes)
         while True:
             content = Content(policy, contracts)
-            more = selection.take(outbox, content, limit, window_minutes)
+            more = selection.take(outbox, content, limit, window_minutes, normal)
             outbox.dispose("quarantined", content.broken)
             if content or lines:
                 break
@@ -189,12 +193,11 @@ def lock(spool: Path) -> AbstractContextManager[object]:
 def _make_room(outbox: Outbox, site: str, spool_bytes: int | None) -> None:
     if spool_bytes is None:
         return
-    waiting = outbox.unsent(outbox.unsent_total())
-    held = sum(package.bytes for package in waiting)
+    number, held = outbox.unacknowledged()
     if held >= spool_bytes:
         raise SpoolFull(
-            f"site {site!r}: {len(waiting)} packages of {held} bytes wait to be sent, the bound is "
-            f"{spool_bytes}: nothing more is packed until some are sent or carried away"
+            f"site {site!r}: {number} packages of {held} bytes are not acknowledged, the bound is "
+            f"{spool_bytes}: nothing more is packed until an acknowledgement comes, or is brought"
         )
 
 

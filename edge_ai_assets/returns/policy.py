@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import groupby
 
 import msgspec
 import numpy as np
 
 from edge_ai_assets.returns import rules
+from edge_ai_assets.returns.groups import Group, told_apart
 from edge_ai_assets.returns.rules import Rule
 from edge_ai_assets.returns.schema import FeedbackRow, Record, ScoreRow, Value, decode
 from edge_ai_assets.scoring.contract import Contract, Reference
@@ -32,12 +34,12 @@ class Withheld(msgspec.Struct, frozen=True):
 
 
 class Histogram(msgspec.Struct, frozen=True):
-    """How often a feature's values fell into the bins of a release's reference; small cells are 0."""
+    """How often a feature's values fell into the bins of a release's reference, without what is hidden."""
 
     release: str
     feature: str
     rows: int
-    """The sum of the counts: what is hidden is not in it, or it could be told."""
+    """The sum of the counts: with what is hidden in it, that could be told."""
     counts: tuple[int, ...]
 
 
@@ -92,9 +94,17 @@ class Policy:
         Raises:
             ValueError: the record cannot be read.
         """
-        if row.kind not in self.egress.kinds:
-            return Withheld(f"kind {row.kind} is not listed")
-        return self._values(row, contract, record or decode(row))
+        return self._stays(row) or next(self._values([(row, record or decode(row))], contract))
+
+    def rows(
+        self, rows: Sequence[tuple[ScoreRow, Record]], contract: Contract | None = None
+    ) -> Iterator[dict[str, Value] | Withheld]:
+        """The same of many scores of one release, in order: with their records, and faster."""
+        values = self._values([pair for pair in rows if not self._stays(pair[0])], contract)
+        return (self._stays(row) or next(values) for row, _ in rows)
+
+    def _stays(self, row: ScoreRow) -> Withheld | None:
+        return None if row.kind in self.egress.kinds else Withheld(f"kind {row.kind} is not listed")
 
     def feedback(
         self, row: ScoreRow, feedback: FeedbackRow, contract: Contract | None = None
@@ -106,39 +116,44 @@ class Policy:
         if "feedback" not in self.egress.kinds:
             return Withheld("kind feedback is not listed")
         note = feedback.note if feedback.note in self.egress.notes else None
-        given: dict[str, Value] = {"_correct": bool(feedback.correct), "_note": note, "_role": feedback.role}
-        return self._values(row, contract, decode(row)) | self._leave(given)
+        given: dict[str, list[Value]] = {
+            "_correct": [bool(feedback.correct)],
+            "_note": [note],
+            "_role": [feedback.role],
+        }
+        (values,) = self._values([(row, decode(row))], contract)
+        return values | {name: value for name, (value,) in self._leave(given).items()}
 
     def histograms(
         self,
-        values: Mapping[tuple[str, str], Iterable[float | None]],
+        groups: Mapping[tuple[str, str], Group],
         references: Mapping[str, Iterable[Reference]],
     ) -> list[Histogram]:
         """Counts of values over the reference bins, small cells suppressed; none without kind `histogram`.
 
-        A group of fewer than `minimum_group_size` values, before or after suppression, does not leave at all.
-        A cell with 1 to SMALL_CELL - 1 rows leaves as 0 and is not in the total. If it hides fewer than
-        SMALL_CELL rows in all, the smallest other cell is hidden as well: the rows of another feature, or the
-        manifest's counts, may tell how many are hidden here. Missing values are no cell: how many are missing
-        says nothing of any reading, hiding it would cost a cell of readings whenever a sensor drops out, and
-        that a sensor drops out should be seen.
+        Values that leave in rows anyway are counted as they are: they tell nothing new, and can be taken
+        away from the counts. So it is those that stay which are protected. If 1 to SMALL_CELL - 1 of them are
+        in a cell, they are not counted there nor in the total. If that hides fewer than SMALL_CELL in all,
+        those of the cell with the next fewest are not counted either: the rows of another feature, or the
+        manifest's counts, may tell how many are hidden here. If fewer than `minimum_group_size` that stay
+        would be counted, none is, and a group of fewer than that in all does not leave. Missing values are no
+        cell: how many are missing says nothing of any reading, hiding it would cost a cell of readings
+        whenever a sensor drops out, and that a sensor drops out should be seen.
 
         Args:
-            values: by release and feature, of all scored rows whatever their kind; None and NaN are left out.
+            groups: by release and feature, of all scored rows whatever their kind.
             references: by release.
         """
         found = []
         for release, listed in sorted(references.items()):
             for reference in listed:
-                if reference.name not in self.counted:
+                group = groups.get((release, reference.name))
+                if group is None or reference.name not in self.counted:
                     continue
-                numbers = np.array(
-                    [v for v in values.get((release, reference.name), ()) if v is not None], np.float64
-                )
-                numbers = numbers[np.isfinite(numbers)]
-                if len(numbers) < self.egress.minimum_group_size:
-                    continue
-                counts = _suppressed(_counted(numbers, reference))
+                counts = _counted(np.array(group.leave, np.float64), reference)
+                stay = _suppressed(_counted(np.array(group.stay, np.float64), reference))
+                if not told_apart(int(stay.sum()), self.egress.minimum_group_size):
+                    counts = counts + stay
                 if (rows := int(counts.sum())) >= self.egress.minimum_group_size:
                     found.append(
                         Histogram(release, reference.name, rows, tuple(int(count) for count in counts))
@@ -154,8 +169,11 @@ class Policy:
     def sketched(self) -> frozenset[str]:
         """Numeric features whose sketches may leave: those that leave as they are or rounded, since a sketch
         holds values of single rows. None without kind `sketch`."""
-        if "sketch" not in self.egress.kinds:
-            return frozenset()
+        return self.in_rows if "sketch" in self.egress.kinds else frozenset()
+
+    @cached_property
+    def in_rows(self) -> frozenset[str]:
+        """Numeric features that leave with each row that does: as they are or rounded."""
         return frozenset(
             name for name in self._listed_numbers if self._fields[name].leaves in ("as_is", "rounded")
         )
@@ -164,6 +182,15 @@ class Policy:
     def outside_counts(self) -> bool:
         """Whether it may leave how many rows are outside the range of training: any number may be why."""
         return len(self._listed_numbers) == len(self.usecase.numbers)
+
+    @cached_property
+    def told_by_run(self) -> int | None:
+        """Fewest scores of a run of which lineage may tell how many are anomalies; None if it may of none.
+
+        Anomalies have to leave as rows anyway: lineage does not know which other rows leave by themselves.
+        """
+        told = {"aggregate", "anomaly"} <= set(self.egress.kinds)
+        return self.egress.minimum_group_size if told else None
 
     def listed(self, name: str) -> bool:
         """Whether a field is listed, if only as `aggregated`."""
@@ -174,6 +201,10 @@ class Policy:
         is when it is `aggregated`. None if it is no finite number."""
         return rules.rounded(self._fields[name].digits, value)
 
+    def numbers(self, name: str, values: Sequence[Value]) -> list[float | None]:
+        """The same of a column, and faster."""
+        return rules.numbers(self._fields[name].digits, values)
+
     @cached_property
     def _listed_numbers(self) -> list[str]:
         return [
@@ -182,17 +213,31 @@ class Policy:
             if feature.name in self._fields and self._fields[feature.name].leaves != "pseudonymised"
         ]
 
-    def _values(self, row: ScoreRow, contract: Contract | None, record: Record) -> dict[str, Value]:
+    def _values(
+        self, rows: Sequence[tuple[ScoreRow, Record]], contract: Contract | None
+    ) -> Iterator[dict[str, Value]]:
+        """Column by column, as long as the records have the same inputs."""
         if contract is not self._rules_of[0]:
             self._rules_of = contract, self._rules(contract)
         found = self._rules_of[1]
-        values = {name: found[name](value) for name, value in record.inputs.items() if name in found}
-        own: dict[str, Value] = {"_time": record.context.time, "_run": record.context.run}
-        return values | self._leave({**own, "_score": row.score, "_predicted": bool(row.predicted)})
+        for names, alike in groupby(rows, lambda pair: tuple(pair[1].inputs)):
+            scores, records = zip(*alike, strict=True)
+            columns = zip(*(record.inputs.values() for record in records), strict=True)
+            inputs = zip(names, columns, strict=True)
+            leaves = {name: found[name](values) for name, values in inputs if name in found}
+            own: dict[str, list[Value]] = {
+                "_time": [record.context.time for record in records],
+                "_run": [record.context.run for record in records],
+                "_score": [row.score for row in scores],
+                "_predicted": [bool(row.predicted) for row in scores],
+            }
+            leaves |= self._leave(own)
+            for _, *values in zip(scores, *leaves.values(), strict=True):
+                yield dict(zip(leaves, values, strict=True))
 
-    def _leave(self, own: Mapping[str, Value]) -> dict[str, Value]:
-        """What of our own fields leaves in rows."""
-        return {name: self._own[name](value) for name, value in own.items() if name in self._own}
+    def _leave(self, own: Mapping[str, Sequence[Value]]) -> dict[str, Sequence[Value]]:
+        """What of our own fields leaves in rows, by column."""
+        return {name: self._own[name](values) for name, values in own.items() if name in self._own}
 
     def _rules(self, contract: Contract | None) -> dict[str, Rule]:
         """For each input that leaves in rows, how. A feature leaves by its own rule whatever a contract says,

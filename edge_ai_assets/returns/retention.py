@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from edge_ai_assets.returns import store
 from edge_ai_assets.returns.departures import SEALED
@@ -17,6 +17,8 @@ from edge_ai_assets.returns.layout import DONE, WAITING
 from edge_ai_assets.returns.schema import KINDS, Expired, Pruned, Tombstone
 from edge_ai_assets.returns.store import GIVEN, Store
 
+ROWS = 500
+"""Most scores or feedback that one transaction removes, if store.CHUNK is not less."""
 KEYS = 1_000
 """Idempotency keys that are looked at in one step."""
 ACKNOWLEDGED = "(SELECT coalesce(max(number), 0) FROM packages WHERE acknowledged_at IS NOT NULL)"
@@ -30,7 +32,7 @@ ON CONFLICT (package, state, kind, reason) DO UPDATE SET first = min(first, excl
 
 
 class Retention(Store):
-    """Removes scores in transactions of at most `store.CHUNK` rows, so that no answer waits long for it.
+    """Removes scores in transactions of at most ROWS, so that no answer waits long for it.
 
     The file does not shrink: pages that are freed are used by what comes next, so that it stays as large as
     it was when it held most.
@@ -67,9 +69,33 @@ class Retention(Store):
         """
         known = dict(self._db.execute(f"SELECT name, number FROM packages WHERE number < {ACKNOWLEDGED}"))
         empty = [known[name] for name in names if name in known and not self._holds(known[name])]
-        return self._chunks(f"DELETE FROM packages WHERE number IN {GIVEN}", [(empty,)])
+        return self._chunks(f"DELETE FROM packages WHERE number IN {GIVEN}", [(empty,)], redone=True)
 
-    def expire(self, bytes_to_free: int, at: int, reason: str) -> Expired:
+    def drop_withheld(self, bytes_to_free: int, at: int) -> int:
+        """Remove scores that were withheld and that no package accounts for, the oldest first: under a policy
+        that lists nothing no package is ever made, and `prune` would wait for its acknowledgement for ever.
+
+        They stay counted as withheld, and a score on which feedback waits stays.
+
+        Args:
+            bytes_to_free: stops when so many are free that were not; a transaction may free more.
+            at: µs, for the tombstones.
+
+        Returns:
+            How many scores went.
+        """
+        some = f"{DONE} AND package IS NULL AND disposition = 'withheld' AND {UNASKED} ORDER BY scored_at"
+        aim, dropped = self.size() - bytes_to_free, 0
+        while self.size() > aim and (gone := self._remove(some, (), at)):
+            dropped += gone
+            time.sleep(store.PAUSE_SECONDS)
+        if dropped:
+            self._forget_requests()
+        return dropped
+
+    def expire(
+        self, bytes_to_free: int, at: int, reason: str, sent: Mapping[str, int] | None = None
+    ) -> Expired:
         """Remove the least valuable of what waits: in the order of schema.KINDS, the oldest first.
 
         What is in a package stays, and a score on which feedback waits; what is in the journal can expire
@@ -79,15 +105,16 @@ class Retention(Store):
             bytes_to_free: stops when so many are free that were not; a transaction may free more.
             at: µs.
             reason: in words, for the tombstone and the next package.
+            sent: by kind, up to which sequence scores may be under way already, on a queue say: they stay.
 
         Returns:
             What went; less than asked for when nothing more may go.
         """
         by_kind: Counter[str] = Counter()
-        freed = 0
+        freed, under_way = 0, sent or {}
         for kind in KINDS:
             while freed < bytes_to_free:
-                rows, size = self._expire_some(kind, at, reason)
+                rows, size = self._expire_some(kind, at, reason, under_way.get(kind, 0))
                 if not rows:
                     break
                 by_kind[kind] += rows
@@ -97,12 +124,12 @@ class Retention(Store):
             self._forget_requests()
         return Expired(by_kind.total(), dict(by_kind), freed)
 
-    def _expire_some(self, kind: str, at: int, reason: str) -> tuple[int, int]:
+    def _expire_some(self, kind: str, at: int, reason: str, after: int = 0) -> tuple[int, int]:
         """In one transaction; rows and bytes that went."""
-        oldest = f"kind = ? AND {WAITING} AND {UNASKED} ORDER BY sequence LIMIT {store.CHUNK}"
+        oldest = f"kind = ? AND sequence > ? AND {WAITING} AND {UNASKED} ORDER BY sequence LIMIT {_some()}"
         with self._transaction():
             size = self.size()
-            found = self._db.execute(f"SELECT sequence FROM scores WHERE {oldest}", (kind,)).fetchall()
+            found = self._db.execute(f"SELECT sequence FROM scores WHERE {oldest}", (kind, after)).fetchall()
             if found:
                 (package,) = self._db.execute(f"SELECT {SEALED} + 1").fetchone()
                 self._db.executemany("DELETE FROM scores WHERE sequence = ?", found)
@@ -121,21 +148,27 @@ class Retention(Store):
         return dict(self._db.execute(query, (number,)).fetchall())
 
     def _prune_scores(self, where: str, before: int) -> int:
-        columns = "disposition, coalesce(kind, ''), iif(disposition = 'withheld', reason, ''), sequence"
-        some = f"SELECT {columns} FROM scores WHERE {DONE} AND {where} AND scored_at < ? AND {UNASKED} LIMIT"
         pruned = 0
-        while self._db.execute(f"{some} 1", (before,)).fetchone():
-            with self._transaction(redone=True):
-                found = self._db.execute(f"{some} {store.CHUNK}", (before,)).fetchall()
-                self._db.executemany("DELETE FROM scores WHERE sequence = ?", ((row[3],) for row in found))
-                groups: dict[tuple[str, str, str], list[int]] = {}
-                for state, kind, reason, sequence in found:
-                    groups.setdefault((state, kind, reason or ""), []).append(sequence)
-                for (state, kind, reason), sequences in groups.items():
-                    self._bury(0, state, kind, reason, sequences, before)
-            pruned += len(found)
+        while gone := self._remove(f"{DONE} AND {where} AND scored_at < ? AND {UNASKED}", (before,), before):
+            pruned += gone
             time.sleep(store.PAUSE_SECONDS)
         return pruned
+
+    def _remove(self, where: str, values: tuple[int, ...], at: int) -> int:
+        """Some of the scores that no package has to tell of any more, in one transaction; how many."""
+        columns = "disposition, coalesce(kind, ''), iif(disposition = 'withheld', reason, ''), sequence"
+        some = f"SELECT {columns} FROM scores WHERE {where} LIMIT"
+        if not self._db.execute(f"{some} 1", values).fetchone():
+            return 0
+        with self._transaction(redone=True):
+            found = self._db.execute(f"{some} {_some()}", values).fetchall()
+            self._db.executemany("DELETE FROM scores WHERE sequence = ?", ((row[3],) for row in found))
+            groups: dict[tuple[str, str, str], list[int]] = {}
+            for state, kind, reason, sequence in found:
+                groups.setdefault((state, kind, reason or ""), []).append(sequence)
+            for (state, kind, reason), sequences in groups.items():
+                self._bury(0, state, kind, reason, sequences, at)
+        return len(found)
 
     def _bury(self, package: int, state: str, kind: str, reason: str, sequences: list[int], at: int) -> None:
         """Count what was deleted in this transaction: the trigger took it from the tally."""
@@ -145,7 +178,7 @@ class Retention(Store):
 
     def _prune_feedback(self, where: str, before: int) -> int:
         some = f"SELECT id FROM feedback WHERE {DONE} AND {where} AND given_at < ? LIMIT"
-        delete = f"DELETE FROM feedback WHERE id IN ({some} {store.CHUNK})"
+        delete = f"DELETE FROM feedback WHERE id IN ({some} {_some()})"
         pruned = 0
         while self._db.execute(f"{some} 1", (before,)).fetchone():
             with self._transaction(redone=True):
@@ -166,7 +199,7 @@ class Retention(Store):
         found = self._db.execute(page.format(">="), ("", KEYS)).fetchall()
         while found:
             gone = [key for key, stays in found if not stays]
-            self._chunks(f"DELETE FROM requests WHERE key IN {GIVEN}", [(gone,)])
+            self._chunks(f"DELETE FROM requests WHERE key IN {GIVEN}", [(gone,)], redone=True)
             found = self._db.execute(page.format(">"), (found[-1][0], KEYS)).fetchall()
 
     def _holds(self, package: int) -> bool:
@@ -177,3 +210,7 @@ class Retention(Store):
             for state in (DONE, "disposition IS NULL")
         ]
         return bool(self._db.execute(f"SELECT {' OR '.join(tables)}", (package,)).fetchone()[0])
+
+
+def _some() -> int:
+    return min(store.CHUNK, ROWS)

@@ -1,4 +1,4 @@
-"""What leaves in place of one value, by how its field is listed. Which fields are is `policy`'s matter.
+"""What leaves in place of values, by how their field is listed. Which fields are is `policy`'s matter.
 
 A value that is not what its field declares (text where a number belongs, a category nobody listed, no ISO
 time) leaves as null: it could carry anything.
@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 
 from edge_ai_assets.returns.schema import Value
 from edge_ai_assets.usecase import EgressField, Feature
 
-Rule = Callable[[Value], Value]
-"""What leaves in place of a value."""
+Rule = Callable[[Sequence[Value]], Sequence[Value]]
+"""What leaves in place of the values of a column, of which each is taken for itself."""
 
 
 def of(field: EgressField, feature: Feature | None, name: str, key: bytes) -> Rule:
@@ -31,14 +31,31 @@ def of(field: EgressField, feature: Feature | None, name: str, key: bytes) -> Ru
     """
     if field.leaves == "pseudonymised":
         # The same run or serial number comes with many rows, and HMAC costs more than all else here.
-        return lru_cache(10_000, typed=True)(partial(_pseudonym, key, name))
+        return _each(lru_cache(10_000, typed=True)(partial(_pseudonym, key, name)))
     if field.name == "_score" or (feature and feature.kind == "number"):
-        return _number if field.leaves == "as_is" else partial(rounded, field.digits)
+        return _each(_number) if field.digits is None else partial(_rounded, field.digits)
     if field.leaves == "rounded":
-        return _nothing
+        return _each(_nothing)
     if feature:
-        return partial(_one_of, frozenset(feature.categories or ()))
-    return OWN.get(field.name, _text)
+        return _each(partial(_one_of, frozenset(feature.categories or ())))
+    return _each(OWN.get(field.name, _text))
+
+
+def _each(rule: Callable[[Value], Value]) -> Rule:
+    return lambda values: [rule(value) for value in values]
+
+
+def _rounded(digits: int, values: Sequence[Value]) -> list[float | None]:
+    """As `rounded`, which takes longer to call than to round: nearly all values are finite floats."""
+    return [
+        round(value, digits) if type(value) is float and math.isfinite(value) else rounded(digits, value)
+        for value in values
+    ]
+
+
+def numbers(digits: int | None, values: Sequence[Value]) -> list[float | None]:
+    """Of each value what `rounded` makes of it."""
+    return [rounded(None, value) for value in values] if digits is None else _rounded(digits, values)
 
 
 def rounded(digits: int | None, value: Value) -> float | None:
@@ -81,5 +98,5 @@ def _nothing(_: Value) -> Value:
     return None
 
 
-OWN: dict[str, Rule] = {"_time": _time, "_predicted": _truth, "_correct": _truth}
+OWN: dict[str, Callable[[Value], Value]] = {"_time": _time, "_predicted": _truth, "_correct": _truth}
 """How our own fields leave that are neither number nor text."""

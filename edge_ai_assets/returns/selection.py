@@ -19,8 +19,16 @@ EVENTS = 10_000
 """Most lineage events in one package; each has at most lineage.MAX_LINE bytes."""
 
 
-def take(outbox: Outbox, content: Content, limit: int, window_minutes: int) -> bool:
-    """Fill a package with what waits, as far as it may go; whether there was anything."""
+def take(
+    outbox: Outbox, content: Content, limit: int, window_minutes: int, normal: int | None = None
+) -> bool:
+    """Fill a package with what waits, as far as it may go; whether there was anything.
+
+    Args:
+        limit: most scores, and most feedback.
+        normal: most scores of the least valuable kind; None for no bound of their own.
+    """
+    bounds = {} if normal is None else {KINDS[0]: normal}
     room = MAX_PACKED
     feedback = outbox.waiting_feedback(limit)
     for item in feedback:
@@ -31,7 +39,7 @@ def take(outbox: Outbox, content: Content, limit: int, window_minutes: int) -> b
             return True
     rows: list[ScoreRow] = []
     for kind in reversed(KINDS):
-        found = _rows(outbox, kind, limit - len(rows), room)
+        found = _rows(outbox, kind, min(limit - len(rows), bounds.get(kind, limit)), room)
         rows += found
         room -= sum(len(row.record) for row in found)
     content.add_scores(sorted(rows, key=lambda row: row.sequence), window_minutes)

@@ -5,19 +5,24 @@ Sending letters is `enqueuing`'s work.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 
 import msgspec
 
 from edge_ai_assets.delivery import durable
-from edge_ai_assets.returns import clock, letters
+from edge_ai_assets.returns import clock, letters, packing
 from edge_ai_assets.returns.forwarding import filed
+from edge_ai_assets.returns.handling import TRIES
 from edge_ai_assets.returns.ledger import Entry, Ledger, of_package
 from edge_ai_assets.returns.letters import LetterError, Receipt
 from edge_ai_assets.returns.notes import Notes
-from edge_ai_assets.returns.outbox import Outbox, PackageRow
-from edge_ai_assets.returns.queue import Queue
+from edge_ai_assets.returns.outbox import Outbox, OutboxError, PackageRow
+from edge_ai_assets.returns.queue import Message, Queue
+from edge_ai_assets.returns.uplink import LOCK
+
+log = logging.getLogger(__name__)
 
 HIDDEN_SECONDS = 60
 
@@ -32,6 +37,10 @@ class Settled(msgspec.Struct, frozen=True):
     """Scores and feedback that stay, by reason."""
     waiting: int
     """Receipts of packages that follow one whose receipt is not there yet."""
+    failed: list[str] = []
+    """Why receipts stay on the queue for another try."""
+    dead: list[str] = []
+    """Reasons of those that are dead letters now."""
 
 
 def settle(
@@ -39,8 +48,9 @@ def settle(
     queue: Queue,
     notes: Notes,
     ledger: Ledger,
-    lock: Path,
+    spool: Path,
     *,
+    site: str,
     now: clock.Clock = clock.now,
     dead: Queue,
     most: int = 500,
@@ -53,27 +63,43 @@ def settle(
         queue: of the receipts.
         notes: of the function.
         ledger: of the site.
-        lock: the file that whoever writes the ledger holds, `spool/.upload.lock`.
-        dead: where a message goes that is no receipt.
+        spool: of the site; whoever writes the ledger, or seals, holds a lock in it.
+        site: whose receipts these are.
+        dead: where a message goes that is no receipt of this site, and one that contradicts the outbox at
+            its TRIES-th try: it must not stand in the others' way.
 
     Raises:
         LinkDown: the queue or the notes are out of reach.
-        LetterError: a receipt contradicts the outbox.
     """
     names: list[str] = []
+    failed: list[str] = []
+    buried: list[str] = []
     withheld: Counter[str] = Counter()
     done = waiting = 0
-    with durable.locked(lock):
-        while done + waiting < most and (messages := queue.receive(32, HIDDEN_SECONDS)):
+
+    def bury(message: Message, error: Exception) -> None:
+        log.warning("site %s: a receipt is given up: %s", site, error)
+        dead.send(letters.bury(message.body, str(error), message.tries, now()))
+        queue.delete(message)
+        buried.append(str(error)[: letters.REASON_CHARACTERS])
+
+    with packing.lock(spool), durable.locked(spool / LOCK):  # in this order, as whoever packs and sends
+        while done + waiting + len(failed) < most and (messages := queue.receive(32, HIDDEN_SECONDS)):
             found = []
             for message in messages:
                 try:
-                    found.append((letters.decode_receipt(message.body), message))
+                    found.append((_read(outbox, site, message.body), message))
                 except LetterError as error:
-                    dead.send(letters.bury(message.body, str(error), message.tries, now()))
-                    queue.delete(message)
+                    bury(message, error)
             for receipt, message in sorted(found, key=lambda pair: pair[0].number):
-                learnt, settled = _catch_up(outbox, notes, ledger, receipt, now())
+                try:
+                    learnt, settled = _catch_up(outbox, notes, ledger, receipt, now())
+                except (LetterError, OutboxError) as error:
+                    if message.tries >= TRIES:
+                        bury(message, error)
+                    else:
+                        failed.append(str(error))
+                    continue
                 if settled:
                     queue.delete(message)
                 done, waiting = done + settled, waiting + (not settled)
@@ -81,7 +107,7 @@ def settle(
                     names += [each.name] if each.number else []
                     for held in (each.withheld, each.withheld_feedback):
                         withheld.update({reason: letters.total(ranges) for reason, ranges in held.items()})
-    return Settled(done, names, dict(withheld), waiting)
+    return Settled(done, names, dict(withheld), waiting, failed, buried)
 
 
 def retry(dead: Queue, queue: Queue, most: int = 1_000) -> int:
@@ -93,6 +119,24 @@ def retry(dead: Queue, queue: Queue, most: int = 1_000) -> int:
             dead.delete(message)
             moved += 1
     return moved
+
+
+def _read(outbox: Outbox, site: str, body: bytes) -> Receipt:
+    """A receipt of this site, about scores that it has given out."""
+    receipt = letters.decode_receipt(body)
+    _check(outbox, site, receipt)
+    return receipt
+
+
+def _check(outbox: Outbox, site: str, receipt: Receipt) -> None:
+    if receipt.site != site:
+        raise LetterError(f"a receipt of site {receipt.site!r} came to {site!r}")
+    scored = outbox.counts().scored
+    last = max((end for ranges in letters.ranges_of(receipt, "scores") for _, end in ranges), default=0)
+    if max(last, receipt.complete) > scored:
+        raise LetterError(
+            f"receipt {receipt.id!r} is about score {max(last, receipt.complete)}, this site's go to {scored}"
+        )
 
 
 def _catch_up(
@@ -110,9 +154,15 @@ def _catch_up(
         one = receipt if number == receipt.number else filed(notes, receipt.site, number)
         if one is None:
             return learnt, False
+        _check(outbox, receipt.site, one)
         _record(outbox, ledger, one, at)
         learnt.append(one)
     if not learnt:  # it came before; perhaps a crash kept it from its end
+        sealed = next(iter(outbox.packages(receipt.number - 1, 1)), None)
+        if sealed and sealed.number == receipt.number and sealed.digest != receipt.digest:
+            raise LetterError(
+                f"package {receipt.number} is {sealed.digest} here, the receipt says {receipt.digest}"
+            )
         outbox.recover()
         outbox.uploaded(receipt.number, at)
         _broken(outbox, receipt)

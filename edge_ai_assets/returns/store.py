@@ -100,12 +100,19 @@ class Store:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def _run(self, scripts: Mapping[int, str], leads_to: Mapping[int, int]) -> None:
-        """Bring the file from the format it has as far as the scripts lead, whole or not at all."""
-        with self._transaction():
-            while (found := self._version()) in scripts:  # unless somebody else has done it meanwhile
-                for statement in _statements(scripts[found]):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {leads_to[found]}")
+        """Bring the file from the format it has as far as the scripts lead, whole or not at all.
+
+        Another may be upgrading it, which takes its time with a large file: whoever opens it waits.
+        """
+        patience, self._patience = self._patience, max(self._patience, BUSY_SECONDS)
+        try:
+            with self._transaction():
+                while (found := self._version()) in scripts:  # unless somebody else has done it meanwhile
+                    for statement in _statements(scripts[found]):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version = {leads_to[found]}")
+        finally:
+            self._patience = patience
 
     def _begin(self) -> None:
         """Take the write lock."""
@@ -161,18 +168,19 @@ class Store:
         finally:
             self._db.execute("COMMIT")
 
-    def _chunks(self, statement: str, groups: Iterable[tuple[Any, ...]]) -> int:
-        """A statement for each group of keys, in transactions that are redone.
+    def _chunks(self, statement: str, groups: Iterable[tuple[Any, ...]], *, redone: bool = False) -> int:
+        """A statement for each group of keys, in transactions that are held for a short time only.
 
         Args:
             statement: takes the values of a group, then the keys as GIVEN.
             groups: values, and last the keys that they are for, of any number.
+            redone: see `_transaction`.
 
         Returns:
             How many rows of the table it changed.
         """
         pages = ((*values, page) for *values, keys in groups for page in _pages(iter(keys)))
-        return self._in_turns(statement, pages, redone=True)
+        return self._in_turns(statement, pages, redone=redone)
 
     def _sweep(self, table: str, key: str, change: str, where: str, *, redone: bool = False) -> int:
         """UPDATE … WHERE in the order of a key above 0; how many rows it changed.
@@ -190,9 +198,7 @@ class Store:
         update = f"UPDATE {table} SET {change} WHERE {key} IN {GIVEN} AND {where}"
         return self._in_turns(update, pages(), redone=redone)
 
-    def _in_turns(
-        self, statement: str, pages: Iterator[tuple[Any, ...]], *, redone: bool
-    ) -> int:
+    def _in_turns(self, statement: str, pages: Iterator[tuple[Any, ...]], *, redone: bool) -> int:
         """A statement for each page, whose last value is at most STEP keys, many pages a transaction."""
         changed, page = 0, next(pages, None)
         while page:

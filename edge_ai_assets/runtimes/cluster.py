@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_ai_assets.runtimes.manifests import MANAGER, Manifest
+from edge_ai_assets.runtimes.manifests import Manifest
+from edge_ai_assets.runtimes.placement import MANAGER
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

@@ -21,10 +21,10 @@ from edge_ai_assets.runtimes.manifests import (
     STEADY_SECONDS,
     VERSION,
     Manifest,
-    Placement,
     record,
     render,
 )
+from edge_ai_assets.runtimes.placement import Placement
 from edge_ai_assets.scoring.folder import now_text
 
 POLL_SECONDS = 1.0
@@ -67,14 +67,17 @@ class KubernetesRuntime:
             if reason is None:
                 self._record({GOOD: deployment})
                 self._tidy(deployment)
-                return self._running(release)
-            failure = Failure(release.release_id, reason, now_text())
-            self._record({GOOD: good, FAILED: asdict(failure)})
-            serves = self._back(good, deployment, timeout)
+                return Running(release.release_id, release.version, self._place.url)
         except ClusterError as error:
             raise self._failure(
                 release, str(error), "what served goes on, unless this became ready"
             ) from error
+        try:
+            failure = Failure(release.release_id, reason, now_text())
+            self._record({GOOD: good, FAILED: asdict(failure)})
+            serves = self._back(good, deployment, timeout)
+        except ClusterError as error:
+            serves = f"whether the last good one is wanted again is not known: {error}"
         raise self._failure(release, reason, serves)
 
     def status(self) -> Running | None:
@@ -142,9 +145,6 @@ class KubernetesRuntime:
         if reason is not None:
             return f"going back to release {before} failed too: {reason}"
         return f"release {before} still serves"
-
-    def _running(self, release: Release) -> Running:
-        return Running(release.release_id, release.version, self._place.url)
 
     def _pods(self) -> list[Manifest]:
         return self._cluster.labelled("Pod", self._place.selector)

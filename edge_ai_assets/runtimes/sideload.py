@@ -21,7 +21,7 @@ from edge_ai_assets.delivery.manifest import (
     encode,
     read_manifest,
 )
-from edge_ai_assets.runtimes.manifests import Placement
+from edge_ai_assets.runtimes.placement import Placement
 
 IMAGE_NAME = "io.containerd.image.name"
 """Containerd takes the name of an imported image from this annotation."""

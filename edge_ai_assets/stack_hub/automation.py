@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -18,16 +17,16 @@ from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.runs import EVERY, in_flight, turn
 from edge_ai_assets.stack_hub.fleet import alone, runs_for
+from edge_ai_assets.stack_hub.looking import Looking, known_sites, next_in_turn
 from edge_ai_assets.stack_hub.rollout import SiteState, next_sites
 from edge_ai_assets.usecase import Road, UseCase
-
-if TYPE_CHECKING:
-    from edge_ai_assets.returns.connectivity import Change
 
 LOOK = 250
 """Sites looked at in one tick."""
 BATCH = 50
 """Sites asked for in one tick."""
+UNSEEN = SiteState(serving=None, linked=False)
+"""Of a site that cannot be looked at: it is asked for nothing, and proves nothing."""
 RUNNING = dg.DefaultSensorStatus.RUNNING
 
 Marker = Callable[[SiteHome], str | None]
@@ -85,18 +84,23 @@ def release_available(
             return dg.SkipReason("there is no release yet")
         if in_flight(context.instance, job.name, restart.name):
             return dg.SkipReason("a deployment is under way")
-        states: dict[str, SiteState] = {
-            name: delivery.state(home.site(name), target, usecase.at(name).road)
-            for name in known_sites(context.instance, usecase)
-        }
+        looking = Looking(context.log)
+        states: dict[str, SiteState] = {}
+        for name in known_sites(context.instance, usecase):
+            states[name] = UNSEEN
+            with looking.at(name):
+                states[name] = delivery.state(home.site(name), target, usecase.at(name).road)
         asked, why = next_sites(usecase, target.version, states)
         if asked:
             # The checks of the sites that have it cost most, and matter only when there is somebody to ask.
-            have = [name for name, state in states.items() if state.serving == target.version]
-            states |= {name: replace(states[name], healthy=conserved(home.site(name))) for name in have}
+            for name in [name for name, state in states.items() if state.serving == target.version]:
+                healthy = False
+                with looking.at(name):
+                    healthy = conserved(home.site(name))
+                states[name] = replace(states[name], healthy=healthy)
             asked, why = next_sites(usecase, target.version, states)
         if not asked:
-            return dg.SkipReason(why)
+            return dg.SkipReason(looking.why(why))
         return requests(alone(asked[:BATCH]), f"release {target.version} {began(states, asked)}")
 
     return sensor
@@ -127,17 +131,19 @@ def something_waits(
             return dg.SkipReason(f"a run of {job.name} is under way, or of a job that does the same")
         looked = next_in_turn(sorted(known_sites(context.instance, usecase)), context.cursor, LOOK)
         markers: dict[str, str] = {}
+        looking = Looking(context.log)
         last = context.cursor
         for site in looked:
             if len(markers) == BATCH:
                 break
             last = site
-            if waiting := marker(home.site(site)):
-                markers[site] = waiting
+            with looking.at(site):
+                if waiting := marker(home.site(site)):
+                    markers[site] = waiting
         if not markers:
             if last is not None:
                 context.update_cursor(last)
-            return dg.SkipReason(f"nothing waits at {len(looked)} sites")
+            return dg.SkipReason(looking.why(f"nothing waits at {len(looked)} sites"))
         state = hashlib.sha256(repr(sorted(markers.items())).encode()).hexdigest()[:16]
         registered = context.instance.get_dynamic_partitions(str(SITES.name))
         runs = alone(list(markers)) if apart else runs_for(list(markers), registered)
@@ -163,10 +169,10 @@ def packages_waiting(
 
         What is known of a link stands in the site's folder: real uploads change it, and a probe when none was
         needed for a while. Each change becomes an observation of site/upload with the time the former state
-        lasted.
+        lasted; the site keeps it until it is found in Dagster's log, so that no tick that fails loses one.
         """
         from edge_ai_assets.returns import clock
-        from edge_ai_assets.stack_hub import connecting, waiting
+        from edge_ai_assets.stack_hub import connecting, link_changes, waiting
 
         if in_flight(context.instance, job.name):
             return dg.SkipReason(f"a run of {job.name} is under way")
@@ -176,45 +182,32 @@ def packages_waiting(
         roads = {name: usecase.at(name).road for name in known}
         known = sorted(name for name in known if roads[name] is not Road.QUEUE)  # the function's own
         looked = next_in_turn(known, context.cursor, LOOK)
+        looking = Looking(context.log)
         last = context.cursor
         for name in looked:
             if len(due) == BATCH:
                 break
             last, site = name, home.site(name)
-            way = connecting.road(site, usecase, home.uplink)
-            if way is None:
-                if number := waiting.to_carry(site):
-                    due[name] = number
-            elif site.root.exists():
-                found = connecting.look(site, way, clock.now())
-                seen += [observation(observed, name, change) for change in found.changes]
-                if found.upload_due:  # asked again at once when the link was away meanwhile
-                    due[name] = f"{waiting.newest_package(site)} {found.link.since}"
+            with looking.at(name):
+                way = connecting.road(site, usecase, home.uplink)
+                if way is None:
+                    if number := waiting.to_carry(site):
+                        due[name] = number
+                elif site.root.exists():
+                    found = connecting.look(site, way, clock.now())
+                    seen += link_changes.news(context.instance, observed, site, found.changes)
+                    if found.upload_due:  # asked again at once when the link was away meanwhile
+                        due[name] = f"{waiting.newest_package(site)} {found.link.since}"
         state = hashlib.sha256(repr(sorted(due.items())).encode()).hexdigest()[:16]
         registered = context.instance.get_dynamic_partitions(str(SITES.name))
         return dg.SensorResult(
             run_requests=requests(runs_for(list(due), registered), state).run_requests,
             asset_events=seen,
             cursor=last,
-            skip_reason=None if due else f"nothing may leave at {len(looked)} sites",
+            skip_reason=None if due else looking.why(f"nothing may leave at {len(looked)} sites"),
         )
 
     return sensor
-
-
-def observation(key: dg.AssetKey, site: str, change: Change) -> dg.AssetObservation:
-    """That a site's link changed."""
-    return dg.AssetObservation(
-        key,
-        partition=site,
-        metadata={
-            "link": str(change.after),
-            "link_before": str(change.before),
-            "seconds_before": round(change.seconds, 1),
-            "flaps": change.flaps,
-            "changed_at": dg.MetadataValue.timestamp(change.at / 1e6),
-        },
-    )
 
 
 def requests(runs: Iterable[dict[str, str]], state: str, *, cursor: str | None = None) -> dg.SensorResult:
@@ -228,19 +221,6 @@ def requests(runs: Iterable[dict[str, str]], state: str, *, cursor: str | None =
     )
 
 
-def known_sites(instance: dg.DagsterInstance, usecase: UseCase) -> list[str]:
-    """Sites that are registered and in the use case: one that was taken out of it is left alone."""
-    named = {site.name for site in usecase.sites}
-    return [name for name in instance.get_dynamic_partitions(str(SITES.name)) if name in named]
-
-
 def began(states: Mapping[str, SiteState], sites: Sequence[str]) -> str:
     """When the services of these sites last began, as a digest: one that dies again is asked again."""
     return hashlib.sha256(repr([(name, states[name].since) for name in sites]).encode()).hexdigest()[:8]
-
-
-def next_in_turn(sites: Sequence[str], last: str | None, count: int) -> list[str]:
-    """Up to `count` sites, those after `last` first, then from the start."""
-    if last is None:
-        return list(sites[:count])
-    return ([site for site in sites if site > last] + [site for site in sites if site <= last])[:count]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 FILE = "connectivity.json"
 UNTOLD = 16
-"""Most changes that are kept until somebody looks."""
+"""Most changes that are kept until they were told."""
 
 
 class NoRoad(RuntimeError):
@@ -43,7 +44,7 @@ class Look:
 
     link: Connectivity
     changes: tuple[Change, ...] = ()
-    """Since the last look, oldest first."""
+    """That nobody said to `forget`, oldest first."""
     upload_due: bool = False
     """Packages wait, and may be sent now."""
     acknowledged: int = 0
@@ -111,8 +112,8 @@ def look(
             else:
                 found = _after(kept, connectivity.succeeded(kept.link, now, timing))
                 fresh = apply_ack(site, data, now).packages if data is not None else 0
-        if found.untold or found != kept:
-            _write(site, msgspec.structs.replace(found, untold=()))
+        if found != kept:
+            _write(site, found)
     able = found.link.state is State.CONNECTED if way.answers else due != "wait"
     return Look(found.link, found.untold, able and _unsent(site), fresh)
 
@@ -138,6 +139,14 @@ def report(
             found = _after(kept, connectivity.failed(kept.link, now, failure, chance, timing))
         _write(site, found)
     return found.link
+
+
+def forget(site: SiteHome, told: Collection[Change]) -> None:
+    """These changes were told and are durable elsewhere: no look gives them again."""
+    with durable.locked(_lock(site)):
+        kept = _read(site)
+        rest = tuple(change for change in kept.untold if change not in told)
+        _write(site, msgspec.structs.replace(kept, untold=rest))
 
 
 def hint(site: SiteHome) -> None:

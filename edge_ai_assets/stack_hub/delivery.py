@@ -18,11 +18,17 @@ from edge_ai_assets.delivery.trust import believed
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns import clock
 from edge_ai_assets.returns.link import Link
-from edge_ai_assets.scoring import folder, supervisor
+from edge_ai_assets.runtimes import interface as runtimes
+from edge_ai_assets.runtimes.choice import runtime
+from edge_ai_assets.runtimes.interface import Running
+from edge_ai_assets.scoring import folder
 from edge_ai_assets.stack_hub import connecting, disk
 from edge_ai_assets.stack_hub.provision import trust
 from edge_ai_assets.stack_hub.rollout import SiteState
 from edge_ai_assets.usecase import Road
+
+READY_SECONDS = 60.0
+"""In which a release must be ready: pulling its image is part of it."""
 
 
 class NothingInstalled(RuntimeError):
@@ -112,7 +118,8 @@ def carried_marker(site: SiteHome) -> str:
         *parts_carried(site),
         *sorted(site.media.glob("*.bundle.[0-9][0-9][0-9]")),
     ]
-    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    found = [(path, path.stat() if path.is_file() else path.lstat()) for path in files]
+    seen = [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
     return hashlib.sha256(repr(seen).encode()).hexdigest() if seen else ""
 
 
@@ -131,7 +138,12 @@ def installed(site: SiteHome) -> Release:
 def untried(site: SiteHome) -> bool:
     """Whether nobody asked the site's service yet to run the newest release on the site's disk."""
     newest, wish = SiteStore(site.root).newest(), folder.read_wish(site.root)
-    return newest is not None and (wish is None or wish.release.version != newest)
+    if newest is None:
+        return False
+    if wish is not None:
+        return wish.release.version != newest
+    running = runtime(site.root, site.name).status()  # of a cluster, which keeps no wish in this folder
+    return running is None or running.version != newest
 
 
 def unpacked(site: SiteHome, release: Release) -> Path:
@@ -139,21 +151,17 @@ def unpacked(site: SiteHome, release: Release) -> Path:
     return SiteStore(site.root).path(release)
 
 
-def deploy(site: SiteHome, release: Release) -> supervisor.Status:
+def deploy(site: SiteHome, release: Release) -> Running:
     """Let a release take over the site's scoring; DeploymentFailed leaves the former one serving."""
-    return supervisor.deploy(
-        site.root,
-        site=site.name,
-        release_id=release.image,
-        version=release.version,
-        path=unpacked(site, release),
-        quota=disk.outbox_bytes(usecases.load(unpacked(site, release) / "usecase.yaml").returns),
-    )
+    path = unpacked(site, release)
+    quota = disk.outbox_bytes(usecases.load(path / "usecase.yaml").returns)
+    wanted = runtimes.Release(release.image, release.version, path, quota)
+    return runtime(site.root, site.name).deploy(wanted, timeout=READY_SECONDS)
 
 
 def state(site: SiteHome, target: Release, road: Road) -> SiteState:
     """What the rollout needs to know of a site, but for its checks."""
-    running, last = supervisor.status(site.root), folder.read_status(site.root)
+    running, last = runtime(site.root, site.name).status(), folder.read_status(site.root)
     failed = (
         running.failed if running and running.failed and running.failed.release_id == target.image else None
     )

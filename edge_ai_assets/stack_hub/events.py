@@ -13,11 +13,12 @@ from edge_ai_assets import eventlog, interfaces
 from edge_ai_assets.returns import lineage
 from edge_ai_assets.returns.lineage import Check, Event
 from edge_ai_assets.returns.parts import EventMark, EventSource
+from edge_ai_assets.returns.policy import Policy
 
 CHAIN = {spec.key for spec in interfaces.SITE_CHAIN}
 
 
-def source(instance: dg.DagsterInstance, site: str) -> EventSource:
+def source(instance: dg.DagsterInstance, site: str, policy: Policy | None = None) -> EventSource:
     """The site's events, as `packing` asks for them.
 
     The function that is returned takes the mark where the last package ended and the most lines that are
@@ -29,7 +30,9 @@ def source(instance: dg.DagsterInstance, site: str) -> EventSource:
         instance: the site's own. On one that several sites share, an event without a partition counts as
             each one's.
         site: its name.
+        policy: of the site: says whether it may be told what the scores of a run mean; None: it may not.
     """
+    smallest = policy.told_by_run if policy else None
 
     def after(mark: EventMark, limit: int) -> tuple[list[bytes], EventMark]:
         lines: list[bytes] = []
@@ -38,7 +41,7 @@ def source(instance: dg.DagsterInstance, site: str) -> EventSource:
             if len(lines) == limit:
                 break
             last = record.storage_id
-            event = _event(record.event_log_entry, site, mark.number + len(lines) + 1)
+            event = _event(record.event_log_entry, site, mark.number + len(lines) + 1, smallest)
             if event is not None:
                 lines.append(lineage.encode(event))
         return lines, EventMark(last, mark.number + len(lines))
@@ -46,7 +49,7 @@ def source(instance: dg.DagsterInstance, site: str) -> EventSource:
     return after
 
 
-def _event(entry: dg.EventLogEntry, site: str, number: int) -> Event | None:
+def _event(entry: dg.EventLogEntry, site: str, number: int, smallest: int | None) -> Event | None:
     """The event as it may leave; None if it is another site's, no site's, or came from elsewhere."""
     made = eventlog.recorded(entry)
     asset = made.asset_key.to_user_string()
@@ -69,6 +72,6 @@ def _event(entry: dg.EventLogEntry, site: str, number: int) -> Event | None:
         at=min(max(round(entry.timestamp * 1_000_000), 1), lineage.MAX_TIME - 1),
         run=lineage.run_id(entry.run_id),
         job=lineage.word(entry.job_name),
-        metadata=lineage.allowed(asset, values, check.name if check else ""),
+        metadata=lineage.allowed(asset, values, check.name if check else "", smallest),
         check=check,
     )

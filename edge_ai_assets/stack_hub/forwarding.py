@@ -15,20 +15,22 @@ from edge_ai_assets.delivery import signing
 from edge_ai_assets.delivery.durable import make_folder
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.returns import enqueuing, handling, rulebook, settling
+from edge_ai_assets.returns import clock, enqueuing, handling, rulebook, settling
 from edge_ai_assets.returns.enqueuing import Sent
 from edge_ai_assets.returns.forwarding import Forwarder
 from edge_ai_assets.returns.handling import Worked
 from edge_ai_assets.returns.ledger import Ledger
 from edge_ai_assets.returns.letters import Letter, Receipt
-from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.link import Link, LinkDown
 from edge_ai_assets.returns.notes import FolderNotes
 from edge_ai_assets.returns.outbox import Outbox
 from edge_ai_assets.returns.queue import EmbeddedQueue
+from edge_ai_assets.returns.roads import Uplink
 from edge_ai_assets.returns.rulebook import Rulebook
 from edge_ai_assets.returns.settling import Settled
-from edge_ai_assets.returns.uplink import LOCK, FolderUplink, digest_of
+from edge_ai_assets.returns.uplink import FolderUplink, digest_of
 from edge_ai_assets.scoring import contract as contracts
+from edge_ai_assets.stack_hub import connecting
 from edge_ai_assets.stack_hub.provision import PSEUDONYM_KEY, private_key
 from edge_ai_assets.stack_hub.scoring import deployed_usecase
 
@@ -60,10 +62,13 @@ class Forwarded(msgspec.Struct, frozen=True):
     sent: Sent
     worked: Worked
     settled: Settled
+    acknowledged: int = 0
+    """Packages whose acknowledgement this call brought."""
 
 
 def forward(site: SiteHome, uplink_root: Path) -> Forwarded:
-    """Send what waits to the queue, forward what may leave, and settle what became of it."""
+    """Send what waits to the queue, forward what may leave, settle what became of it, and act upon Azure's
+    acknowledgement: what it names may be pruned."""
     folder = site.root / "hub"
     make_folder(folder)
     notes = FolderNotes(folder / "notes")
@@ -84,6 +89,19 @@ def forward(site: SiteHome, uplink_root: Path) -> Forwarded:
             return Forwarder(target, notes, rules, secret, key).forward(letter)
 
         worked = handling.work(queue, receipts, dead, function)
-        ledger, lock = Ledger(site.ledger), site.spool / LOCK
-        settled = settling.settle(outbox, receipts, notes, ledger, lock, dead=dead)
-    return Forwarded(sent, worked, settled)
+        settled = settling.settle(
+            outbox, receipts, notes, Ledger(site.ledger), site.spool, site=site.name, dead=dead
+        )
+        return Forwarded(sent, worked, settled, _acknowledge(site, outbox, target))
+
+
+def _acknowledge(site: SiteHome, outbox: Outbox, target: Uplink) -> int:
+    """Record what Azure acknowledged; how many packages were not known to be."""
+    waiting, _ = outbox.unacknowledged()
+    if not waiting:
+        return 0
+    try:
+        data = target.acknowledgement()
+    except LinkDown:
+        return 0  # it comes with a later call
+    return connecting.apply_ack(site, data, clock.now()).packages if data is not None else 0

@@ -61,16 +61,19 @@ def insights_queued(home: Home, sites: Sequence[str]) -> dg.SensorDefinition:
 
 def _events(site: SiteHome, home: Home) -> list[dg.AssetMaterialization]:
     done = forwarding.forward(site, home.uplink)
-    if not (done.sent.letters or done.worked.receipts or done.settled.receipts or done.worked.dead):
+    sent, worked, settled = done.sent, done.worked, done.settled
+    dead, failed = worked.dead + settled.dead, worked.failed + settled.failed
+    if not (sent.letters or worked.receipts or settled.receipts or dead or done.acknowledged):
         return []
     metadata: dict[str, dg.MetadataValue | int | str | None] = {
-        "letters": done.sent.letters,
-        "rows": done.sent.rows,
-        "feedback": done.sent.feedback,
-        "packages": len(done.settled.packages),
-        "withheld": sum(done.settled.withheld.values()),
-        "dead_letters": len(done.worked.dead),
-        "reasons": "; ".join([*done.worked.dead, *done.worked.failed]) or "none",
+        "letters": sent.letters,
+        "rows": sent.rows,
+        "feedback": sent.feedback,
+        "packages": len(settled.packages),
+        "acknowledged": done.acknowledged,
+        "withheld": sum(settled.withheld.values()),
+        "dead_letters": len(dead),
+        "reasons": "; ".join([*dead, *failed]) or "none",
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return [

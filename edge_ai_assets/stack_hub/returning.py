@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from edge_ai_assets.returns.ledger import Ledger
 from edge_ai_assets.returns.outbox import Counts, Outbox
 from edge_ai_assets.returns.parts import EventSource
 from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.runtimes.choice import runtime
 from edge_ai_assets.scoring import contract as contracts
-from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.scoring.contract import Contract
 from edge_ai_assets.stack_hub import connecting, disk
 from edge_ai_assets.stack_hub.provision import PSEUDONYM_KEY, private_key
@@ -48,23 +48,25 @@ class Packed:
     room: disk.Room = field(default_factory=lambda: disk.Room(0, 0, 0))
 
 
-def pack_all(site: SiteHome, events: EventSource | None = None, *, queued: bool = False) -> Packed:
+def pack_all(
+    site: SiteHome, events: Callable[[Policy], EventSource] | None = None, *, queued: bool = False
+) -> Packed:
     """Pack everything that waits and may leave, under the policy of the running release, and make room.
 
     Args:
-        events: what the site's own Dagster recorded; None where Azure's Dagster is the same.
+        events: what the site's own Dagster recorded, under a policy; None where Azure's Dagster is the same.
         queued: packages are made by the function, of what it finds on the queue: only room is made.
     """
     usecase = deployed_usecase(site)
     policy = Policy(usecase, (site.keys / PSEUDONYM_KEY).read_bytes())
     key = signing.load_private(private_key(site))
-    running, store = supervisor.status(site.root), SiteStore(site.root)
+    running, store = runtime(site.root, site.name).status(), SiteStore(site.root)
     packed = Packed(policy=policy.digest)
     with Outbox(site.outbox, create=False) as outbox:
         packed.room = disk.make_room(site, outbox, usecase.returns)
         if queued:
             return packed
-        before = outbox.counts()
+        before, bound = outbox.counts(), disk.spool_bytes(usecase.returns)
         try:
             while sealed := packing.pack(
                 outbox,
@@ -75,11 +77,12 @@ def pack_all(site: SiteHome, events: EventSource | None = None, *, queued: bool 
                 site.spool,
                 at=clock.now(),
                 # Once: packing makes events itself, and would find some for ever.
-                events=None if packed.packages else events,
+                events=events(policy) if events and not packed.packages else None,
                 inventory=sorted(store.layout.blobs()),
                 running=(running.release_id if running else None) or "",
                 window_minutes=usecase.returns.window_minutes,
-                spool_bytes=disk.spool_bytes(usecase.returns),
+                spool_bytes=None if bound is None else bound - disk.copied_bytes(site),
+                outbox_bytes=disk.packed_bytes(usecase.returns),
             ):
                 packed.packages.append(sealed.package.name)
                 packed.rows += sealed.package.rows
@@ -120,7 +123,8 @@ def let_leave(site: SiteHome, usecase: UseCase, root: Path) -> Left:
         return Left(sent.names, sent.bytes, sent.acknowledged, sent.waiting, sent.interrupted)
     site.outgoing.mkdir(exist_ok=True)
     with Outbox(site.outbox, create=False) as outbox:
-        put = media.export(outbox, site.spool, Ledger(site.ledger), site.outgoing, only_new=True)
+        ledger = Ledger(site.ledger)
+        put = media.export(outbox, site.spool, ledger, site.outgoing, only_new=True, link=True)
         return Left(put.names, put.bytes, 0, outbox.unsent_total())
 
 

@@ -7,9 +7,12 @@ import time
 from dataclasses import dataclass, replace
 
 from edge_ai_assets import usecase as usecases
+from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.scoring import batch, supervisor
+from edge_ai_assets.runtimes.choice import runtime
+from edge_ai_assets.runtimes.interface import Running
+from edge_ai_assets.scoring import batch
 from edge_ai_assets.scoring.client import Client
 from edge_ai_assets.usecase import UseCase
 
@@ -70,9 +73,9 @@ def score_waiting(site: SiteHome, log: logging.Logger) -> Scored:
     return replace(total, seconds=time.monotonic() - start, outbox_rows=rows)
 
 
-def running(site: SiteHome) -> supervisor.Status:
+def running(site: SiteHome) -> Running:
     """The site's scoring service; NotServing when there is none."""
-    service = supervisor.status(site.root)
+    service = runtime(site.root, site.name).status()
     if service is None or service.url is None:
         raise NotServing(f"nothing serves scores at site {site.name}: materialize site/deployment for it")
     return service
@@ -80,4 +83,8 @@ def running(site: SiteHome) -> supervisor.Status:
 
 def deployed_usecase(site: SiteHome) -> UseCase:
     """The use case that came with the running release: a site obeys what was signed, not what lies about."""
-    return usecases.load(site.root / "current" / "usecase.yaml")
+    folder = site.root / "current"
+    if not folder.exists():  # nothing is linked here by a cluster
+        store, served = SiteStore(site.root), running(site).release_id
+        folder = next(store.path(release) for release in store.releases() if release.image == served)
+    return usecases.load(folder / "usecase.yaml")

@@ -32,10 +32,11 @@ def service(site: SiteHome) -> str | None:
 
 def readings(site: SiteHome) -> str | None:
     """Files of readings, if the site's service answers."""
-    from edge_ai_assets.scoring import batch, supervisor
+    from edge_ai_assets.runtimes.choice import runtime
+    from edge_ai_assets.scoring import batch
 
     files = batch.waiting(site)
-    if not files or supervisor.status(site.root) is None:
+    if not files or runtime(site.root, site.name).status() is None:
         return None
     return f"{len(files)} {files[-1].name} {files[-1].stat().st_mtime_ns}"
 

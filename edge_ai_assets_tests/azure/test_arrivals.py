@@ -17,6 +17,7 @@ from edge_ai_assets.interfaces import SITE_CHAIN
 from edge_ai_assets.metadata import plain
 from edge_ai_assets.returns import acks, heads, tables
 from edge_ai_assets_tests import sent
+from edge_ai_assets_tests.parcels import parcel
 
 CASE = usecase.loads("""
 name: mill
@@ -58,12 +59,48 @@ def test_every_site_has_a_watermark(home):
     arrivals.receive_all(home)
     assert sentences(home) == {
         "bergen": "complete through 9; 2 scores still at the site",
-        "narvik": "complete through 3; 1 gap (package 2); package 2 refused; 2 scores still at the site",
+        "narvik": "complete through 3; 1 gap (package 2); 2 scores still at the site",
         "oslo": "nothing came yet",
     }
     put(home, "narvik", NARVIK[1])
     arrivals.receive_all(home)
     assert sentences(home)["narvik"] == "complete through 9; 2 scores still at the site"
+
+
+def flipped(data: bytes) -> bytes:
+    """With a member that is not what the signed manifest says."""
+    place = data.index(b"PAR1")
+    return data[:place] + b"X" + data[place + 1 :]
+
+
+def test_a_damaged_package_that_the_site_signed_is_one_that_was_refused(home):
+    put(home, "narvik", NARVIK[0], (NARVIK[1][0], flipped(NARVIK[1][1])))
+    assert [name for name, _ in arrivals.receive_all(home).refused] == ["narvik/narvik-00000002.zip"]
+    assert sentences(home)["narvik"].startswith("complete through 3; package 2 refused")
+    put(home, "narvik", NARVIK[1])
+    arrivals.receive_all(home)
+    assert "refused" not in sentences(home)["narvik"]
+
+
+FORGED = [
+    ("narvik-99999999.zip", parcel("narvik", 99_999_999, 10)),
+    ("narvik-00000002.zip", parcel("narvik", 2, 10)),
+    ("narvik-00000003.zip", NARVIK[3][1]),  # genuine, under another name
+    ("narvik-00000004.zip", sent.chain("bergen", 4)[3][1]),  # another site's
+    ("narvik-00000005.zip", b"torn"),
+]
+
+
+@pytest.mark.parametrize(("name", "data"), FORGED, ids=[name for name, _ in FORGED])
+def test_what_nobody_signed_makes_no_gap_and_no_refused_package(home, name, data):
+    put(home, "narvik", NARVIK[0], (name, data))
+    put(home, "bergen", *BERGEN)
+    assert "gap" not in sentences(home)["narvik"], "not even before the inbox looked"
+    done = arrivals.receive_all(home)
+    assert [refused for refused, _ in done.refused] == [f"narvik/{name}"] and done.waiting == []
+    assert (home.refused / "narvik" / name).exists()
+    assert sentences(home)["narvik"] == "complete through 3; 2 scores still at the site"
+    assert arrivals.held_back(home, CASE) == []
 
 
 def test_a_site_that_is_silent_becomes_stale(home):

@@ -7,7 +7,7 @@ from edge_ai_assets import keys
 from edge_ai_assets.azure import arrivals
 from edge_ai_assets.azure.assets.history import history
 from edge_ai_assets.home import Home
-from edge_ai_assets_tests.recorded import STEPS, life, merge, shown
+from edge_ai_assets_tests.recorded import STEPS, event, life, merge, shown
 
 ROUND = len(STEPS)
 
@@ -46,6 +46,42 @@ def test_it_shows_what_happened(home):
     [failed] = rows(found["failed_checks"])
     assert (failed["site"], failed["asset"], failed["check"]) == ("bergen", "site/deployment", "serving")
     assert [row["release"] for row in rows(found["deployments"])] == [2, 1, 0], "the newest first"
+    assert all(row["edge_time"].endswith(" UTC") for row in rows(found["newest"]))
+
+
+def deployed(n, release, former):
+    return event("bergen", n, "site/deployment", release=release, former_release=former, image="sha256:ab")
+
+
+def test_a_restart_is_no_deployment(home):
+    lived = [(1, 0), (1, 1), (1, 0), (2, 1), (2, 2), (1, 2), (1, 0), (2, 0)]
+    merge(home.tables, [deployed(n, *each) for n, each in enumerate(lived, 1)])
+    found, _ = materialized(home)
+    assert [(row["release"], row["former_release"]) for row in rows(found["deployments"])] == [
+        (2, "none"),
+        (1, "2"),
+        (2, "1"),
+        (1, "none"),
+    ]
+
+
+def test_what_served_before_is_empty_when_it_did_not_leave_the_site(home):
+    merge(home.tables, [event("bergen", 1, "site/deployment", release=1)])
+    assert rows(materialized(home)[0]["deployments"])[0]["former_release"] is None
+
+
+def test_the_checks_of_every_site_are_shown_as_they_stand(home):
+    """They are on no asset of Azure's graph: Dagster has no check of an asset that another location makes."""
+    merge(home.tables, life("bergen", 3 * ROUND))
+    merge(home.tables, life("narvik", 3 * ROUND, failing={18}))
+    shown = rows(materialized(home)[0]["checks_by_site"])
+    assert [(row["site"], row["check"], row["passed"]) for row in shown] == [
+        ("narvik", "serving", False),
+        ("bergen", "serving", True),
+        ("bergen", "conservation", True),
+        ("narvik", "conservation", True),
+    ]
+    assert shown[1]["says"] == "all 1 sites serve" and shown[1]["edge_time"].endswith(" UTC")
 
 
 def test_a_gap_is_told(home):

@@ -123,6 +123,7 @@ def test_an_event_has_the_edges_time_and_says_where_it_is_from(instance, tmp_pat
         "edge_ai/import_time": (AT + 10**12) / 1e6,
         "edge_ai/run": run_id("bergen", 0),
         "edge_ai/events": 1,
+        "edge_ai/shows": "event 1 of bergen: newest of 1 like it, all in global/history",
         "edge_ai/table": str(tmp_path / "lineage"),
     }
 

@@ -8,8 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ CACHE = Path.home() / ".cache" / "edge_ai_assets" / "runtime-base"
 CONF = Path(__file__).with_name("containers.conf")
 KEPT = 3
 IN_IT = ("deploy/runtime", "constraints.txt", "edge_ai_assets/scoring", "edge_ai_assets/returns")
-PACKAGES = "buildah catatonit mmdebstrap podman runc skopeo"
+PACKAGES = "buildah catatonit containerd mmdebstrap podman runc skopeo"
 
 
 def need(*tools: str) -> None:
@@ -39,7 +40,8 @@ def need(*tools: str) -> None:
 
 def run(*command: str | Path, seconds: float = 120, check: bool = True) -> str:
     """What a command says; it is told what crun and systemd's cgroups would need."""
-    environment = os.environ | {"CONTAINERS_CONF": str(CONF), "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    environment = os.environ | {"CONTAINERS_CONF": str(CONF), "PATH": path, "PYTHON": sys.executable}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=seconds, env=environment, check=False
     )
@@ -63,7 +65,6 @@ def runtime_base() -> Layout:
         if not folder.exists():
             partial = CACHE / ".partial"
             shutil.rmtree(partial, ignore_errors=True)
-            os.environ.setdefault("PYTHON", sys.executable)
             run(CHECKOUT / "deploy" / "runtime" / "build.sh", f"{partial}:runtime", seconds=400)
             partial.rename(folder)
         os.utime(folder)
@@ -75,18 +76,18 @@ def runtime_base() -> Layout:
 class Engine:
     """podman on a storage of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root, self.runroot = folder / "storage", folder / "run"
+    def __init__(self) -> None:
+        # Not in pytest's folders: podman takes at most 50 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="edge-ai-"))
+        self.root, self.runroot = self.folder / "storage", self.folder / "run"
 
     def podman(self, *arguments: str | Path, check: bool = True) -> str:
         return run("podman", "--root", self.root, "--runroot", self.runroot, *arguments, check=check).strip()
 
     def load(self, source: str, name: str) -> None:
         """Take an image, in skopeo's words, under a name."""
-        run("skopeo", "copy", "--quiet", "--preserve-digests", source, self.storage(name))
-
-    def storage(self, name: str) -> str:
-        return f"containers-storage:[overlay@{self.root}+{self.runroot}]{name}"
+        storage = f"containers-storage:[overlay@{self.root}+{self.runroot}]{name}"
+        run("skopeo", "copy", "--quiet", "--preserve-digests", source, storage)
 
     def volume(self, name: str) -> Path:
         return Path(self.podman("volume", "inspect", name, "--format", "{{.Mountpoint}}"))
@@ -95,26 +96,27 @@ class Engine:
         self.podman("pod", "rm", "--all", "--force", check=False)
         self.podman("rm", "--all", "--force", "--time", "0", check=False)
         self.podman("rmi", "--all", "--force", check=False)
-        shutil.rmtree(self.root, ignore_errors=True)
+        run("umount", self.root / "overlay", check=False)  # podman mounts it onto itself, and leaves it so
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @contextmanager
-def engine(folder: Path) -> Iterator[Engine]:
+def engine() -> Iterator[Engine]:
     """An engine until the block ends."""
     need("buildah", "catatonit", "mmdebstrap", "podman", "runc", "skopeo")
-    made = Engine(folder)
+    made = Engine()
     try:
         yield made
     finally:
         made.gone()
 
 
-def answers(ask: object, seconds: float = 20) -> None:
+def answers(ask: Callable[[], object], seconds: float = 20) -> None:
     """Wait until something that is called no longer raises OSError."""
     until = time.monotonic() + seconds
     while True:
         try:
-            ask()  # type: ignore[operator]
+            ask()
             return
         except OSError:
             if time.monotonic() > until:

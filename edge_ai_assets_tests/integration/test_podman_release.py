@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ from edge_ai_assets.delivery import base, image
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.returns.outbox import Outbox
 from edge_ai_assets.runtimes.interface import Release
-from edge_ai_assets.runtimes.manifests import PORT, USER, Placement, render
+from edge_ai_assets.runtimes.manifests import USER, render
+from edge_ai_assets.runtimes.placement import PORT, Placement
 from edge_ai_assets.runtimes.sideload import oci_archive
 from edge_ai_assets_tests.integration import containers
 from edge_ai_assets_tests.integration.containers import Engine, run, runtime_base
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.integration
 PLACE = Placement("bergen", "registry.bergen.lan/edge/tiny", namespace="edge", outbox="1Gi")
 NAME = f"{PLACE.repository}:release-7"
 BODY = json.dumps({"records": [{"Pressure [bar]": 2.0, "Temperature": 10.0, "Pump type": "screw"}]}).encode()
+JSON = {"Content-Type": "application/json"}
 LOCKED = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--memory=512m")
 INSIDE = f"""
 import http.client, sys
@@ -62,8 +65,8 @@ def release(folder: Path, bias: float = -2.0) -> Made:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with containers.engine(tmp_path_factory.mktemp("engine")) as made:
+def engine() -> Iterator[Engine]:
+    with containers.engine() as made:
         yield made
 
 
@@ -121,7 +124,8 @@ def test_without_any_network_it_scores_keeps_the_row_and_drains(engine, made):
     )  # fmt: skip
     wait(lambda: "the service starts" in log(engine, "alone"))
     found = json.loads(wait(lambda: engine.podman("exec", "alone", "python3", "-c", INSIDE, check=False)))
-    assert (found["release"], found["results"][0]["id"]) == (made.digest, "bergen/1")
+    assert found["release"] == made.digest
+    last = int(found["results"][0]["id"].removeprefix("bergen/"))
     assert engine.podman("exec", "alone", "python3", "-c", "import os; print(os.getuid())") == str(USER)
     written = "open('/opt/x', 'w')"
     assert not engine.podman("exec", "alone", "python3", "-c", f"{written}; print('written')", check=False)
@@ -131,7 +135,7 @@ def test_without_any_network_it_scores_keeps_the_row_and_drains(engine, made):
     (state,) = json.loads(engine.podman("inspect", "alone", "--format", "[{{json .State}}]"))
     assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
     volume = engine.volume("alone")
-    assert scored(volume) == 1
+    assert scored(volume) == last
     assert (volume / "outbox.db").stat().st_uid == USER
 
 
@@ -147,13 +151,43 @@ def test_published_on_loopback_it_finishes_what_was_asked_when_it_is_told_to_end
     wait(lambda: ask(url, "/health/ready").status == 200)
     with Asking(url) as kept:
         for _ in range(50):
-            assert kept.ask("POST", "/v1/score", BODY, {"Content-Type": "application/json"}).status == 200
+            assert kept.ask("POST", "/v1/score", BODY, JSON).status == 200
         # SIGTERM while the connection is open: it is answered once more, and told to go.
         engine.podman("kill", "--signal=TERM", "published")
-        last = kept.ask("POST", "/v1/score", BODY, {"Content-Type": "application/json"})
+        last = kept.ask("POST", "/v1/score", BODY, JSON)
     assert (last.status, last.headers["connection"]) == (200, "close")
     assert engine.podman("wait", "published") == "0"
     assert scored(engine.volume("published")) == 51
+
+
+def test_two_pods_write_one_outbox_without_a_gap_as_while_releases_change(engine, made):
+    """What maxSurge 1 on one ReadWriteOnce volume relies on: containers of one host, one SQLite file."""
+    urls = []
+    for name in ("former", "newer"):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        engine.podman(
+            "run", "--detach", f"--name={name}", f"--publish=127.0.0.1:{port}:{PORT}", *LOCKED,
+            "--volume=shared:/var/lib/edge-ai", NAME, "--site=bergen", "--host=0.0.0.0", "--behind-proxy",
+        )  # fmt: skip
+        urls.append(f"http://127.0.0.1:{port}")
+        containers.answers(lambda url=urls[-1]: ask(url, "/health/ready"))
+    ids: list[list[int]] = []
+
+    def score(url: str) -> None:
+        with Asking(url) as asking:
+            answered = [asking.ask("POST", "/v1/score", BODY, JSON) for _ in range(200)]
+        assert {answer.status for answer in answered} == {200}
+        ids.append([int(answer.json["results"][0]["id"].partition("/")[2]) for answer in answered])
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(score, url) for url in urls * 2]:
+            done.result()
+    engine.podman("stop", "--time=30", "former")
+    score(urls[1])
+    engine.podman("stop", "--time=30", "newer")
+    assert sorted(number for each in ids for number in each) == list(range(1, 1001))
+    assert scored(engine.volume("shared")) == 1000
 
 
 def test_the_manifests_of_a_site_run_as_they_are(engine, made, tmp_path):
@@ -169,7 +203,7 @@ def test_the_manifests_of_a_site_run_as_they_are(engine, made, tmp_path):
         url = f"http://127.0.0.1:{PORT}"
         containers.answers(lambda: ask(url, "/health/ready"))
         with Asking(url) as asking:
-            got = asking.ask("POST", "/v1/score", BODY, {"Content-Type": "application/json"})
+            got = asking.ask("POST", "/v1/score", BODY, JSON)
         assert (got.status, got.json["release"], got.json["results"][0]["id"]) == (
             200,
             made.digest,

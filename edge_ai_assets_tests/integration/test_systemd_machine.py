@@ -17,6 +17,7 @@ from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import bundle, image, pack, release, signing
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.home import Home
+from edge_ai_assets.returns.outbox import Outbox
 from edge_ai_assets_tests.integration import containers
 from edge_ai_assets_tests.integration.containers import CHECKOUT, Engine, run
 from edge_ai_assets_tests.scoring.processes import wait
@@ -95,7 +96,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, 
     if sys.version_info[:2] != DEBIANS_PYTHON:
         pytest.skip(f"the packages of this Python are mounted into a Debian with {DEBIANS_PYTHON}")
     folder = tmp_path_factory.mktemp("machine")
-    with containers.engine(folder) as engine:
+    with containers.engine() as engine:
         root = root_of(folder)
         carried(folder, root / "opt" / "carried")
         engine.podman(
@@ -117,9 +118,10 @@ def test_from_joining_to_scores_and_through_crashes_and_restarts(machine):
         within = ["--env=EDGE_AI_HOME=/var/lib/edge-ai", "--workdir=/opt/edge-ai", "machine"]
         return engine.podman("exec", *within, *command, check=check)
 
-    def scores() -> str:
+    def scores() -> int:
+        """The number of a new score; 0 if it was not answered."""
         said = on(PYTHON, "-c", SCORE, check=False)
-        return json.loads(said)["results"][0]["id"] if said else ""
+        return int(json.loads(said)["results"][0]["id"].removeprefix("bergen/")) if said else 0
 
     def shown(service: str, name: str) -> str:
         return on("systemctl", "show", "--value", f"--property={name}", service)
@@ -135,18 +137,22 @@ def test_from_joining_to_scores_and_through_crashes_and_restarts(machine):
     supervisor = shown("edge-ai-scoring.service", "MainPID")
 
     shutil.copy(root / "opt/carried/tiny-1.bundle", there / "media")
-    assert wait(scores, 120) == "bergen/1"
+    first = wait(scores, 120)
     state = json.loads((there / "service.json").read_text())
     assert str(state["pid"]) == supervisor  # Dagster started none of its own
     assert (there / "outbox.db").stat().st_uid == (root / "var/lib/edge-ai").stat().st_uid != 0
 
     on("systemctl", "kill", "--signal=KILL", "--kill-who=main", "edge-ai-scoring.service")
-    assert wait(scores) == "bergen/2"
+    second = wait(scores)
+    assert second > first
     assert shown("edge-ai-scoring.service", "NRestarts") == "1"
     on("systemctl", "restart", "edge-ai-scoring.service")
-    assert wait(scores) == "bergen/3"
+    third = wait(scores)
+    assert third > second
 
     on("systemctl", "stop", "edge-ai.target")
     wait(lambda: all(shown(service, "ActiveState") in ("inactive", "failed") for service in services), 90)
     assert shown("edge-ai-scoring.service", "Result") == "success"
     assert not on("ps", "-u", "edge-ai", "-o", "args=", check=False)
+    with Outbox(there / "outbox.db", create=False) as outbox:
+        assert outbox.counts().scored == third

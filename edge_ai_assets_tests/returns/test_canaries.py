@@ -95,7 +95,7 @@ def test_the_search_finds_what_it_searches(tmp_path, with_kinds, contract, key):
     assert parts.HISTOGRAMS not in found
 
 
-@pytest.mark.integration
+@pytest.mark.proof
 def test_no_canary_of_a_million_records_leaves(tmp_path, with_kinds, contract, key):
     """With every kind listed, and all that `small` lists."""
     policy, chance = with_kinds(*canaries.KINDS), random.Random(1)

@@ -80,14 +80,14 @@ def undisturbed(tmp_path_factory) -> str:
     return world.digest()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_killed_inbox_loses_and_doubles_nothing(tmp_path, nursery, undisturbed, seed):
     assert kill_often(nursery, tmp_path, seed, 40) >= 1
     assert sent.Arrivals(tmp_path).digest() == undisturbed
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("seed", range(100, 300))
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(100, 100 + int(os.environ.get("EDGE_AI_KILLS", "400")) // 20))
 def test_a_killed_inbox_loses_and_doubles_nothing_for_long(tmp_path, nursery, undisturbed, seed):
     assert kill_often(nursery, tmp_path, seed, 40) >= 1
     assert sent.Arrivals(tmp_path).digest() == undisturbed

@@ -160,10 +160,10 @@ class Inbox(RuleBasedStateMachine):
 
 
 TestInbox = Inbox.TestCase
-TestInbox.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+TestInbox.settings = settings(max_examples=8, stateful_step_count=15, deadline=None)
 
 
-@pytest.mark.integration
+@pytest.mark.proof
 class TestInboxForLong(Inbox.TestCase):
     """The same, for minutes."""
 

@@ -260,6 +260,35 @@ def test_a_listed_name_lets_no_text_leave_that_is_no_name(asset, value):
     assert lineage.allowed(asset, dict.fromkeys(ALLOWED[asset], value)) == {}
 
 
+COUNTS = {
+    "site/scores": {"scored_rows": 20, "anomalies": 3, "files": 2, "rejected_rows": 1},
+    "site/insights": {"rows": 20, "anomaly": 3, "normal": 17, "anomaly_rate": 0.15, "quarantined": 0},
+}
+VOLUMES = {"scored_rows", "files", "rejected_rows", "rows", "quarantined"}
+
+
+@pytest.mark.parametrize("asset", sorted(COUNTS))
+@pytest.mark.parametrize(("smallest", "all_of_it"), [(None, False), (21, False), (20, True), (2, True)])
+def test_what_the_scores_of_a_run_mean_is_told_of_many_only(asset, smallest, all_of_it):
+    told = lineage.allowed(asset, COUNTS[asset], smallest=smallest)
+    assert set(told) == (set(COUNTS[asset]) if all_of_it else set(COUNTS[asset]) & VOLUMES)
+
+
+@pytest.mark.parametrize("rows", [None, "20", 20.0, True])
+def test_a_run_that_does_not_say_how_many_rows_it_had_is_a_small_one(rows):
+    metadata = {**COUNTS["site/scores"], "scored_rows": rows}
+    assert "anomalies" not in lineage.allowed("site/scores", metadata, smallest=1)
+
+
+def test_what_is_outside_the_range_of_training_never_leaves():
+    metadata = {**COUNTS["site/scores"], "outside_trained_range": 0}
+    assert "outside_trained_range" not in lineage.allowed("site/scores", metadata, smallest=1)
+
+
+def test_what_tells_the_meaning_of_scores_is_on_the_lists():
+    assert all({rows, *names} <= ALLOWED[asset] for asset, (rows, names) in lineage.MEANING.items())
+
+
 def test_of_a_list_that_is_too_long_the_newest_leave():
     names = [f"narvik-{n:08}.zip" for n in range(1, 1000)]
     [kept] = lineage.allowed("site/egress", {"package_names": names}).values()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import shutil
+import struct
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -72,6 +73,33 @@ def test_what_is_sealed_is_copied_and_noted(outbox, spool, medium, export, tmp_p
         (left,) = {tuple(coverage.of(row.name, row.digest).destinations) for row in rows}
         assert left == (f"media:{medium}",)
         assert {tuple(found.policies) for found in coverage.newest(9)} == {(POLICY,)}
+
+
+def test_on_the_spools_own_disk_a_package_can_be_linked_and_leaves_no_less_noted(
+    outbox, spool, medium, export, tmp_path
+):
+    (row,) = seal(outbox, spool, "bergen", [media.BLOCK + 9])
+    told = []
+    assert export(link=True, progress=told.append).bytes == sum(told) == row.bytes
+    assert (medium / row.name).samefile(spool / row.name) and names(medium) == [row.name]
+    ranges = [(entry.first, entry.last) for entry in entries(tmp_path / "ledger.jsonl")]
+    assert ranges == [(0, media.BLOCK), (media.BLOCK, row.bytes)]
+    assert export(link=True).there == 1
+
+
+def test_where_there_are_no_links_it_is_copied_and_the_spools_file_stays_whole(
+    outbox, spool, medium, export, monkeypatch
+):
+    def refused(source, partial):
+        link(source, partial)  # the worst: it was made, and the answer was lost
+        raise PermissionError(1, "Operation not permitted")
+
+    link = os.link
+    monkeypatch.setattr(media.os, "link", refused)
+    (row,) = seal(outbox, spool, "bergen", [3_000])
+    export(link=True)
+    assert not (medium / row.name).samefile(spool / row.name)
+    assert digest(medium / row.name) == digest(spool / row.name) == row.digest
 
 
 def test_a_medium_has_the_name_that_people_gave_it(outbox, spool, export, tmp_path):
@@ -296,7 +324,33 @@ def _no_manifest(path, tmp_path):
         archive.writestr("other", b"")
 
 
+def _many_names(path, tmp_path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for number in range(3_000):
+            archive.writestr(f"{number}", b"")
+
+
+def _long_names(path, tmp_path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("x" * 5_000, b"")
+
+
+def _zip64(path, tmp_path):
+    """Its last record says that there are few entries, one before it how many."""
+    data, end = path.read_bytes()[:-22], path.read_bytes()[-22:]
+    much = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 10**6, 10**6, len(data), 0)
+    path.write_bytes(data + much + struct.pack("<4sLQL", b"PK\6\7", 0, len(data), 1) + end)
+
+
+def _long_site(path, tmp_path):
+    path.write_bytes(parcel("x" * 100_000, 1, 10))
+
+
 HOSTILE = [
+    (_many_names, "3000 entries"),
+    (_long_names, "directory of 5046 bytes"),
+    (_zip64, "ZIP64"),
+    (_long_site, "its manifest is that of package 1 of 'xxx"),
     (_link, "is a link"),
     (_pipe, "no regular file"),
     (_folder, "no regular file"),
@@ -317,6 +371,7 @@ def test_what_is_no_package_is_rejected_and_the_others_are_taken(medium, root, t
     change(bad, tmp_path)
     done = media.import_(medium, root, {"bergen"})
     assert list(done.rejected) == [bad.name] and reason in done.rejected[bad.name]
+    assert len(done.rejected[bad.name]) <= 500
     assert done.names == [good.name]
     assert names(root / "bergen") == [".partial", good.name]
 

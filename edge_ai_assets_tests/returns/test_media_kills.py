@@ -20,7 +20,8 @@ from edge_ai_assets.returns.outbox import Outbox
 from edge_ai_assets_tests.parcels import seal
 
 CHILD = Path(__file__).with_name("carrying_site.py")
-HOMES, KILLS = 4, 60
+HOMES = 4
+KILLS = int(os.environ.get("EDGE_AI_KILLS", "240")) // HOMES
 
 
 @pytest.fixture(scope="module")

@@ -237,11 +237,11 @@ def test_a_seal_stopped_between_any_two_transactions_is_whole_or_not_there(
     monkeypatch.setattr(store, "CHUNK", 2)
     whole, left = outbox._transaction, [transactions]
 
-    def dying():
+    def dying(**how: bool):
         if left[0] == 0:
             raise Killed
         left[0] -= 1
-        return whole()
+        return whole(**how)
 
     monkeypatch.setattr(outbox, "_transaction", dying)
     finished = True
@@ -313,13 +313,25 @@ def test_long_writes_go_in_small_transactions(outbox, batch, monkeypatch):
     monkeypatch.setattr(store, "CHUNK", 3)
     outbox._db.set_trace_callback(lambda query: begun.append(query) if query.startswith("BEGIN") else None)
     for write, transactions in (
-        (lambda: kinds(outbox), 1 + 4),  # one to see that nothing is left to unfold
+        (lambda: kinds(outbox), 4),
         (lambda: outbox.seal(package(1), range(1, 6), [], {"no": range(6, 11)}, {}), 4 + 1 + 2),
         (lambda: outbox.uploaded(1, 5), 2 + 1),
     ):
         begun.clear()
         write()
         assert len(begun) == transactions
+
+
+def test_a_transaction_ends_when_its_time_is_up(outbox, batch, monkeypatch):
+    """Whatever CHUNK says: on a slow machine rows take longer."""
+    outbox.append([batch(1_000)])
+    outbox.unfold(1_000)
+    begun: list[str] = []
+    outbox._db.set_trace_callback(lambda query: begun.append(query) if query.startswith("BEGIN") else None)
+    monkeypatch.setattr(store, "HOLD_SECONDS", -1)
+    kinds(outbox)
+    assert len(begun) == 1_000 / store.STEP
+    assert outbox.unclassified(1) == []
 
 
 def test_claims_of_a_killed_seal_do_not_get_into_the_next_package(outbox, batch):

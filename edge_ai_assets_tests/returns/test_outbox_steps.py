@@ -162,9 +162,13 @@ def _append(outbox: Outbox, model: Model, keys: dict[str, int], shapes: list[Any
 
 
 def _derive(outbox: Outbox, model: Model, limit: int) -> None:
-    new = model.of(lambda row: row.kind is None and row.disposition is None)[:limit]
-    found = insights.derive(outbox, limit)
-    assert sum(found.values()) == len(new)
+    """At least `limit`: a block is classified whole, one that cannot be read by the next call."""
+    waiting = [row for row in model.rows if row.kind is None and row.disposition is None]
+    found = sum(insights.derive(outbox, limit).values())
+    assert found >= min(limit, len(waiting))
+    left = {row.sequence for row in outbox.rows(1, len(model.rows)) if not (row.kind or row.disposition)}
+    new = [row.sequence for row in waiting if row.sequence not in left]
+    assert len(new) == found
     for sequence in new:
         row = model.rows[sequence - 1]
         if row.schema == RECORD_SCHEMA:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_ai_assets.returns import insights, packing, selection, sketches
+from edge_ai_assets.returns import outbox as outboxes
 from edge_ai_assets.returns.outbox import Counts, Feedback, Outbox
 from edge_ai_assets.returns.packages import read
 from edge_ai_assets.returns.packing import SpoolFull, pack
@@ -311,14 +312,37 @@ def test_nothing_is_packed_while_the_spool_is_full(outbox, batch, packed):
     outbox.append([batch(2)])
     size = packed(spool_bytes=1).package.bytes
     outbox.append([batch(2)])
-    with pytest.raises(SpoolFull, match=f"'bergen': 1 packages of {size} bytes wait to be sent"):
+    with pytest.raises(SpoolFull, match=f"'bergen': 1 packages of {size} bytes are not acknowledged"):
         packed(spool_bytes=size)
     assert outbox.tally().waiting == 2
     assert packed(spool_bytes=size + 1).package.number == 2
     for number in (1, 2):
         outbox.uploaded(number, 9)
     outbox.append([batch(2)])
+    with pytest.raises(SpoolFull):
+        packed(spool_bytes=1)  # they may never arrive, and their files are kept
+    outbox.acknowledge(2, outbox.packages(1)[0].digest, 9)
     assert packed(spool_bytes=1).package.number == 3
+
+
+def test_normal_scores_wait_while_those_that_are_packed_hold_their_share(outbox, batch, packed, with_kinds):
+    """Anomalies and feedback go on: what is packed can expire no more, and normal scores are worth least."""
+    policy = with_kinds("anomaly", "normal", "feedback")
+    outbox.append([batch(2_000)])
+    insights.derive(outbox)
+    share = outbox.size() // 2
+    assert packed(policy=policy, outbox_bytes=0).package.rows == 1_000, "anomalies only"
+    assert packed(policy=policy, outbox_bytes=0) is None
+    sealed = packed(policy=policy, outbox_bytes=share + share // 2)
+    assert sealed.package.rows == pytest.approx(500, abs=100)
+    assert packed(policy=policy, outbox_bytes=share) is None
+    outbox.append([batch(2)])
+    outbox.add_feedback([Feedback(4, True, None, "o", 1)])
+    more = packed(policy=policy, outbox_bytes=share).package
+    assert (more.rows, more.feedback) == (1, 1)
+    outbox.acknowledge(more.number, more.digest, 9)
+    assert packed(policy=policy, outbox_bytes=share).package.rows == pytest.approx(501, abs=100)
+    assert outbox.tally().waiting == 0
 
 
 def test_inputs_that_a_release_keeps_out_are_absent(outbox, record, packed, with_kinds, key):
@@ -367,11 +391,11 @@ def test_an_unreadable_or_unknown_record_is_quarantined_and_kept(outbox, batch, 
     assert outbox.counts() == Counts(scored=4, uploaded=0, withheld=0, quarantined=2, expired=0, pending=2)
 
 
-def test_derive_takes_no_more_than_its_limit(outbox, batch, monkeypatch):
-    monkeypatch.setattr(insights, "PAGE", 3)
-    outbox.append([batch(10)])
-    assert sum(insights.derive(outbox, limit=7).values()) == 7
-    assert insights.derive(outbox) == {"anomaly": 1, "normal": 2}
+def test_derive_stops_at_its_limit_with_the_block_that_reaches_it(outbox, batch, monkeypatch):
+    monkeypatch.setattr(outboxes, "UNFOLD", 1)
+    outbox.append([batch(3), batch(3), batch(2), batch(1)])
+    assert sum(insights.derive(outbox, limit=5).values()) == 6
+    assert insights.derive(outbox) == {"anomaly": 2, "normal": 1}
     assert insights.derive(outbox) == {}
 
 

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from edge_ai_assets import usecase
 from edge_ai_assets.returns import policy as policies
+from edge_ai_assets.returns import rules
+from edge_ai_assets.returns.groups import Group
 from edge_ai_assets.returns.outbox import FeedbackRow, ScoreRow
 from edge_ai_assets.returns.policy import SMALL_CELL, Policy, Withheld
+from edge_ai_assets.returns.schema import Context, Record
 from edge_ai_assets.scoring.contract import Reference
 
 
@@ -21,6 +24,14 @@ def scored(record: bytes, kind: str = "anomaly", score: float | None = 0.98765) 
 
 def said(note: str | None = None) -> FeedbackRow:
     return FeedbackRow(1, 7, 0, note, "operator", 6, None, None, None)
+
+
+def staying(values: dict[tuple[str, str], list[float | None]]) -> dict[tuple[str, str], Group]:
+    """As groups of which no row leaves by itself."""
+    return {
+        key: Group([], [v for v in rules.numbers(None, found) if v is not None])
+        for key, found in values.items()
+    }
 
 
 def test_listed_fields_leave_as_listed_and_nothing_else(policy, contract, record):
@@ -147,16 +158,16 @@ def test_fields_without_a_kind_let_nothing_out(small, contract, record, counting
     assert mute.row(scored(record()), contract) == Withheld("kind anomaly is not listed")
     assert mute.feedback(scored(record()), said(), contract) == Withheld("kind feedback is not listed")
     flow = Reference("Flow", (5.0,), (1, 1), 0.2)
-    assert mute.histograms({("r1", "Flow"): [1.0] * 50}, {"r1": [flow]}) == []
+    assert mute.histograms(staying({("r1", "Flow"): [1.0] * 50}), {"r1": [flow]}) == []
 
 
 @pytest.mark.parametrize("kinds", [(), ("anomaly", "feedback"), ("anomaly", "feedback", "normal")])
 def test_histograms_need_their_kind(small, counting, kinds):
     silent = small.model_copy(update={"egress": small.egress.model_copy(update={"kinds": kinds})})
     values, references = {("r1", "Flow"): [1.0] * 50}, {"r1": [Reference("Flow", (5.0,), (1, 1), 0.2)]}
-    assert Policy(silent, b"k" * 32).histograms(values, references) == []
+    assert Policy(silent, b"k" * 32).histograms(staying(values), references) == []
     loud = small.model_copy(update={"egress": small.egress.model_copy(update={"kinds": ("histogram",)})})
-    assert len(Policy(loud, b"k" * 32).histograms(values, references)) == 1
+    assert len(Policy(loud, b"k" * 32).histograms(staying(values), references)) == 1
 
 
 @pytest.mark.parametrize("kind", ["histogram", "aggregate", "sketch", "lineage", "normal"])
@@ -176,7 +187,7 @@ def test_only_what_leaves_as_it_is_or_rounded_is_sketched(with_kinds):
 def test_missing_values_are_no_hidden_cell(policy, counting):
     """3 of 103 are missing: that is told, and costs no bin."""
     values = {("r1", "Flow"): [1.0] * 50 + [9.0] * 50 + [None] * 3}
-    (found,) = policy.histograms(values, {"r1": [Reference("Flow", (5.0,), (1, 1), 0.2)]})
+    (found,) = policy.histograms(staying(values), {"r1": [Reference("Flow", (5.0,), (1, 1), 0.2)]})
     assert (found.rows, found.counts) == (100, (50, 50))
 
 
@@ -226,7 +237,7 @@ def test_histograms_leave_for_listed_numbers_only(policy, counting):
         "r1": [Reference(n, (5.0,), (1, 1), 0.2) for n in ("Flow", "Secret", "Serial", "Only counted")]
     }
     values = {("r1", name): [1.0] * 20 + [9.0] * 30 for name in ("Flow", "Secret", "Serial", "Only counted")}
-    found = policy.histograms(values, references)
+    found = policy.histograms(staying(values), references)
     assert [(h.feature, h.rows, h.counts) for h in found] == [
         ("Flow", 50, (20, 30)),
         ("Only counted", 50, (20, 30)),
@@ -236,7 +247,9 @@ def test_histograms_leave_for_listed_numbers_only(policy, counting):
 @pytest.mark.parametrize(("rows", "leaves"), [(9, False), (10, True)])
 def test_a_small_group_stays(policy, counting, rows, leaves):
     values = {("r1", "Flow"): [1.0] * rows + [None, float("nan")] * 10}
-    assert bool(policy.histograms(values, {"r1": [Reference("Flow", (5.0,), (1, 1), 0.2)]})) is leaves
+    assert (
+        bool(policy.histograms(staying(values), {"r1": [Reference("Flow", (5.0,), (1, 1), 0.2)]})) is leaves
+    )
 
 
 @settings(max_examples=100)
@@ -251,7 +264,7 @@ def test_no_small_number_can_be_told_from_a_histogram(policy, values):
 
     whole, policies._counted = policies._counted, counted
     try:
-        found = policy.histograms({("r1", "Flow"): values}, {"r1": [reference]})
+        found = policy.histograms(staying({("r1", "Flow"): values}), {"r1": [reference]})
     finally:
         policies._counted = whole
     for histogram in found:
@@ -274,7 +287,7 @@ def test_no_small_number_can_be_told_from_a_histogram(policy, values):
 def test_few_hidden_rows_take_the_smallest_cell_with_them(policy, counting, cells, left):
     values = [number for number, rows in zip((1.0, 7.0, 12.0), cells, strict=True) for _ in range(rows)]
     found = policy.histograms(
-        {("r1", "Flow"): values}, {"r1": [Reference("Flow", (5.0, 10.0), (1, 1, 1), 0.2)]}
+        staying({("r1", "Flow"): values}), {"r1": [Reference("Flow", (5.0, 10.0), (1, 1, 1), 0.2)]}
     )
     assert [(h.rows, h.counts) for h in found] == ([] if left is None else [(sum(left), left)])
 
@@ -296,7 +309,7 @@ def test_no_small_number_can_be_told_from_the_totals_of_other_features(policy, c
     }
     references = {"r1": [Reference(name, (5.0, 10.0), (1, 1, 1), 0.2) for name in names]}
     total = sum(cells[0])
-    for histogram in policy.histograms(values, references):
+    for histogram in policy.histograms(staying(values), references):
         hidden = total - histogram.rows
         assert hidden == 0 or hidden >= SMALL_CELL
         assert histogram.rows == sum(histogram.counts) >= policy.egress.minimum_group_size
@@ -305,7 +318,8 @@ def test_no_small_number_can_be_told_from_the_totals_of_other_features(policy, c
 def test_histograms_are_counted_by_the_drift_module(policy):
     pytest.importorskip("edge_ai_assets.ml.drift")
     found = policy.histograms(
-        {("r1", "Flow"): [1.0] * 20 + [7.0] * 30}, {"r1": [Reference("Flow", (5.0, 10.0), (1, 1, 1), 0.2)]}
+        staying({("r1", "Flow"): [1.0] * 20 + [7.0] * 30}),
+        {"r1": [Reference("Flow", (5.0, 10.0), (1, 1, 1), 0.2)]},
     )
     assert [(h.rows, h.counts) for h in found] == [(50, (20, 30, 0))]
 
@@ -342,3 +356,34 @@ def test_a_canary_in_a_forbidden_field_never_leaves(policy, contract, inputs, ki
 def test_an_unreadable_record_is_an_error_not_an_empty_row(policy):
     with pytest.raises(ValueError, match="unreadable"):
         policy.row(scored(b"{"))
+
+
+# Many rows at once.
+
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(-(10**9), 10**9), st.floats(), st.text(max_size=3))
+RECORDS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("Pressure [bar]", "Flow", "Type", "Serial", "Secret", "_note"), VALUES)
+)
+ROWS = st.lists(
+    st.tuples(RECORDS, st.sampled_from(["anomaly", "normal"]), st.none() | st.floats()), max_size=9
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(ROWS)
+def test_rows_together_leave_as_each_by_itself(policy, contract, rows):
+    """Whatever their records hold, and in whatever order they come."""
+    pairs = [(scored(b"", kind, score), Record(inputs, Context(run="r"))) for inputs, kind, score in rows]
+    alone = [policy.row(row, contract, record) for row, record in pairs]
+    assert list(policy.rows(pairs, contract)) == alone
+    assert [list(one) for one in alone if isinstance(one, dict)] == [
+        list(one) for one in policy.rows(pairs, contract) if isinstance(one, dict)
+    ]
+
+
+@given(st.lists(VALUES), st.integers(0, 12))
+def test_a_column_is_rounded_as_its_values_are(values, digits):
+    field = usecase.EgressField(name="Flow", leaves="rounded", digits=digits)
+    found = rules.of(field, usecase.Feature(name="Flow"), "Flow", b"k" * 16)(values)
+    assert repr(found) == repr([rules.rounded(digits, value) for value in values])
+    assert all(value is None or (type(value) is float and math.isfinite(value)) for value in found)

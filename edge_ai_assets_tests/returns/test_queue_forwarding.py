@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edge_ai_assets.returns import (
     enqueuing,
+    forwarding,
     handling,
     inbox,
     insights,
@@ -106,7 +107,8 @@ class Home:
             fuse.around(self.queue("receipts"), "delete"),
             FolderNotes(self.folder / "notes"),
             fuse.around(ledger.Ledger(self.folder / "ledger.jsonl"), "append"),
-            self.folder / ".lock",
+            self.folder / "spool",
+            site="bergen",
             now=self.now,
             dead=self.queue("dead"),
         )
@@ -218,7 +220,7 @@ def test_a_kill_at_every_step(homes, batch):
 
 
 def test_two_kills_and_others_in_between(homes, batch):
-    for first, second in itertools.product(range(1, 60, 7), range(1, 40, 5)):
+    for first, second in itertools.product(range(1, 60, 13), range(1, 40, 9)):
         home = homes()
         fill(home, batch)
         for at in (first, second):
@@ -329,7 +331,7 @@ def test_two_that_forward_the_same_letter_at_once_make_one_package(home, batch, 
     assert len(list((home.folder / "uplink/bergen").glob("*.zip"))) == 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.data())
 def test_any_order_and_repetition_of_letters_and_receipts(
     tmp_path_factory, small, contract, key, batch, data
@@ -380,9 +382,59 @@ def test_a_receipt_of_another_chain_changes_nothing(home, batch):
     receipt = home.forwarder(Fuse()).forward(letter)
     wrong = msgspec.structs.replace(receipt, previous="0" * 64)
     home.queue("receipts").send(msgspec.json.encode(wrong))
-    with pytest.raises(LetterError, match="two chains"):
-        home.settle(Fuse())
+    dead = home.queue("dead")
+    for tries in range(1, 6):
+        done = home.settle(Fuse())
+        assert (len(done.failed), len(done.dead), dead.count()) == ((1, 0, 0) if tries < 5 else (0, 1, 1))
+        home.later()
+    assert "two chains" in done.dead[0] and home.queue("receipts").count() == 0
+    assert letters.exhume(dead.peek(1)[0].body, 1, 1).reason == done.dead[0]
     assert home.outbox.counts().pending == 4 and not home.outbox.packages()
+
+
+def test_a_receipt_that_contradicts_holds_up_no_other(home, batch):
+    fill(home, batch, 4, 0)
+    home.enqueue(Fuse())
+    home.work(Fuse())
+    home.queue("receipts").send(msgspec.json.encode(letters.Receipt("bergen", "x", 1, previous="0" * 64)))
+    done = home.settle(Fuse())
+    assert done.receipts == 2 and home.outbox.counts().pending == 0
+    assert "the receipt says" in done.failed[0]
+
+
+def receipt(**changed: Any) -> bytes:
+    return msgspec.json.encode(letters.Receipt(**{"site": "bergen", "id": "anomaly-1-2", **changed}))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (receipt(site="oslo", withheld={"nothing": [(1, 2)]}), "a receipt of site 'oslo' came to 'bergen'"),
+        (receipt(withheld={"n": [(1, 10**9)]}), "a letter holds fewer"),
+        (receipt(withheld={"n": [(1, 4)] * 20_000})[:MAX_BODY], "no receipt"),
+        (receipt(broken={"n": [(4, 5)]}), "about score 5, this site's go to 4"),
+        (receipt(complete=5), "about score 5, this site's go to 4"),
+        (receipt(feedback=[(0, 1)]), "not one that can be"),
+        (receipt(feedback=[(3, 2)]), "not one that can be"),
+        (receipt(withheld_feedback={"n": [(2**70, 2**70)]}), "no receipt"),
+        (receipt(number=2**63), "no"),
+        (b"[" * 40_000, "no receipt"),
+        (b'{"v":1,"x":' + b"[" * 40_000, "no receipt"),
+    ],
+)
+def test_what_is_no_receipt_of_this_site_changes_nothing(home, batch, body, reason):
+    fill(home, batch, 4, 2)
+    home.queue("receipts").send(body)
+    done = home.settle(Fuse())
+    assert len(done.dead) == 1 and reason in done.dead[0] and home.queue("receipts").count() == 0
+    assert home.outbox.counts().pending == 4 and len(home.outbox.waiting_feedback(9)) == 2
+
+
+@pytest.mark.parametrize("body", [b"[" * 40_000, b'{"v":1,"x":' + b"[" * 40_000])
+def test_what_is_nested_too_deep_is_no_letter(body):
+    with pytest.raises(LetterError, match="no letter"):
+        letters.decode_letter(body)
+    assert letters.exhume(body, 1, 1).body == body
 
 
 def test_lost_notes_and_a_lost_cursor_count_nothing_twice(home, batch):
@@ -393,6 +445,49 @@ def test_lost_notes_and_a_lost_cursor_count_nothing_twice(home, batch):
     fill(home, batch, 2, 0)
     home.finish()
     check(home, 4, 1, 4)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["letter first", "letter last"])
+def test_what_is_sent_again_in_other_letters_is_not_added_up_again(home, batch, small, contract, first):
+    """The note of what was sent is lost while letters or their receipts are on their way."""
+    kinds = {"kinds": ("anomaly", "feedback", "aggregate"), "minimum_group_size": 2}
+    egress = small.egress.model_copy(update=kinds)
+    home.rules = Rulebook(small.model_copy(update={"egress": egress}), {"r1": contract})
+    fill(home, batch, 6, 1)
+    home.enqueue(Fuse())
+    if first:
+        home.work(Fuse())
+    early = [] if first else home.queue("letters").receive(32, 500)
+    (home.folder / "queued.json").unlink()
+    fill(home, batch, 4, 1)
+    home.enqueue(Fuse())
+    home.work(Fuse())
+    for message in early:
+        home.queue("letters").send(message.body)
+    home.finish()
+    check(home, 5, 2, 5)
+    assert sum(row["rows"] for row in tables.rows(home.folder / "tables", "aggregates")) == 10
+
+
+def test_a_letter_is_compared_with_few_receipts(home, batch, monkeypatch):
+    """Those of letters of the same kind and stretch; if the chain's note is of an earlier version, with all
+    since."""
+    looked: list[int] = []
+    monkeypatch.setattr(forwarding, "filed", lambda *of: (looked.append(of[2]), filed(*of))[1])
+    fill(home, batch, 900, 2)
+    home.enqueue(Fuse())
+    *others, last = [letters.decode_letter(message.body) for message in home.queue("letters").receive(32, 60)]
+    for letter in others:
+        home.forwarder(Fuse()).forward(letter)
+    assert looked == []
+    anomalies = next(letter for letter in others if letter.id.startswith("anomaly"))
+    again = msgspec.structs.replace(anomalies, id=f"anomaly-1-{anomalies.rows[0].sequence}")
+    assert home.forwarder(Fuse()).forward(again).number == 0 and looked == [2]
+    path = home.folder / "notes/bergen/chain.json"
+    chain = msgspec.json.decode(path.read_bytes(), type=forwarding.Chain)
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(chain, recent=())))
+    home.forwarder(Fuse()).forward(last)
+    assert looked == [2, *range(1, chain.number + 1)]
 
 
 def test_a_dead_letter_has_its_reason_and_comes_back(home, batch):
@@ -571,3 +666,16 @@ def test_an_empty_or_absent_link_and_queue_do_nothing(home):
     assert home.settle(Fuse()).receipts == 0
     assert not (home.folder / "queued.json").exists()
     assert isinstance(LinkDown(), ConnectionError) and issubclass(QueueError, RuntimeError)
+
+
+def test_what_is_on_the_queue_does_not_expire_and_what_waits_for_it_does(home, batch):
+    """It would arrive, and be counted as expired at the site."""
+    with enqueuing.sent_through(home.folder) as sent:
+        assert sent == {}
+    fill(home, batch, 6, words=0)
+    home.enqueue(Fuse())
+    fill(home, batch, 4, words=0)
+    with enqueuing.sent_through(home.folder) as sent:
+        assert home.outbox.expire(10**9, 5, "quota", sent).rows == 4
+    home.finish()
+    check(home, anomalies=3, words=0, withheld=3)

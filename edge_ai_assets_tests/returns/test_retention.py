@@ -406,6 +406,66 @@ def test_what_may_not_expire_stays_whatever_is_asked(outbox):
     assert outbox.counts() == outbox.recount()
 
 
+def test_what_was_sent_already_does_not_expire(outbox):
+    """By kind: a queue has anomalies before normal scores."""
+    score(outbox, "nanana")
+    assert outbox.expire(10_000_000, 5, "quota", {"normal": 3, "anomaly": 4}).by_kind == {
+        "normal": 1,
+        "anomaly": 1,
+    }
+    assert kept(outbox) == [1, 2, 3, 4]
+
+
+# At the quota.
+
+
+def test_what_was_withheld_without_a_package_can_go_and_stays_counted(outbox, monkeypatch):
+    monkeypatch.setattr(retention, "ROWS", 2)
+    score(outbox, "nnnnnn")
+    outbox.dispose("withheld", {"not listed": [1, 2, 3, 4]})
+    outbox.dispose("quarantined", {"torn": [6]})
+    outbox.add_feedback([Feedback(2, True, None, "o", 1)])
+    assert outbox.drop_withheld(10_000_000, 7) == 3
+    assert kept(outbox) == [2, 5, 6]
+    assert outbox.tombstones() == [Tombstone(0, "withheld", "normal", "not listed", 1, 4, 3, 7)]
+    assert outbox.counts() == outbox.recount()
+    assert (outbox.counts().withheld, outbox.counts().expired) == (4, 0)
+
+
+def test_what_a_package_accounts_for_is_not_dropped_before_it_is_acknowledged(outbox):
+    score(outbox, "nn")
+    seal(outbox, [], (1, 2))
+    assert outbox.drop_withheld(10_000_000, 7) == 0
+
+
+def test_no_more_is_dropped_than_asked_for(outbox):
+    score(outbox, "n" * 4_000)
+    outbox.dispose("withheld", {"not listed": range(1, 4_001)})
+    before = outbox.size()
+    dropped = outbox.drop_withheld(50_000, 7)
+    assert 50_000 <= before - outbox.size() < 200_000
+    assert kept(outbox)[0] == dropped + 1
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_as_many_scores_may_be_packed_as_a_share_of_the_file_has_room_for(outbox, sent):
+    score(outbox, "n" * 4_000)
+    half = outbox.size() // 2
+    assert outbox.may_be_packed(half) == pytest.approx(2_000, abs=1)
+    seal(outbox, list(range(1, 1_001)), tuple(range(1_001, 1_501)))
+    if sent:
+        outbox.uploaded(1, 5)
+    assert outbox.may_be_packed(half) == pytest.approx(500, abs=100), "what it accounts for counts, too"
+    seal(outbox, list(range(1_501, 4_001)))
+    assert outbox.may_be_packed(half) == 0
+    assert outbox.unacknowledged() == (2, 18)
+    acknowledge(outbox, 2)
+    assert outbox.may_be_packed(half) == pytest.approx(2_000, abs=200)
+    assert outbox.unacknowledged() == (0, 0)
+    outbox.prune(99)
+    assert outbox.may_be_packed(0) == 0
+
+
 def test_tombstones_of_one_package_and_reason_merge(outbox, monkeypatch):
     monkeypatch.setattr(store, "CHUNK", 2)
     score(outbox, "nnnann")
@@ -485,11 +545,11 @@ def test_it_may_be_killed_between_any_two_transactions(outbox, monkeypatch, what
     }[what]
     whole, left = outbox._transaction, [transactions]
 
-    def dying() -> Any:
+    def dying(**how: bool) -> Any:
         if left[0] == 0:
             raise Killed
         left[0] -= 1
-        return whole()
+        return whole(**how)
 
     with monkeypatch.context() as patch:
         patch.setattr(outbox, "_transaction", dying)
@@ -523,9 +583,9 @@ def test_a_chunk_bounds_what_one_transaction_removes(outbox, monkeypatch):
     moved = []
     whole = outbox._transaction
 
-    def counted() -> Any:
+    def counted(**how: bool) -> Any:
         moved.append(outbox._db.total_changes)
-        return whole()
+        return whole(**how)
 
     monkeypatch.setattr(outbox, "_transaction", counted)
     outbox.prune(99)

@@ -282,7 +282,7 @@ def test_members_in_another_order_are_refused(data, public):
 
 
 def test_a_member_too_many_is_refused(data, public):
-    with pytest.raises(PackageError, match="must hold"):
+    with pytest.raises(PackageError, match="at most 7 and 4096"):
         read(rezipped(data, hidden_txt=b"x"), public)
 
 

@@ -17,6 +17,7 @@ from edge_ai_assets.returns import outbox as outboxes
 from edge_ai_assets.returns.layout import UPGRADES
 from edge_ai_assets.returns.outbox import Outbox, PackageRow
 from edge_ai_assets.returns.schema import FORMAT
+from edge_ai_assets_tests import blocks
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHILD = Path(__file__).with_name("opening_site.py")
@@ -89,6 +90,25 @@ def test_the_way_home_goes_on_in_an_upgraded_file(earlier):
         outbox.acknowledge(2, "two", 5)
         assert outbox.prune(2**60).rows == len(rows) + 1, "and the one that was withheld without a package"
         assert outbox.counts() == outbox.recount() and outbox.counts().conserved
+
+
+def test_whoever_opens_it_while_it_is_upgraded_waits_for_that_however_impatient(earlier, monkeypatch):
+    """A large file takes seconds, and the service has the patience of an answer."""
+    holder = sqlite3.connect(earlier, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    tries = []
+
+    def passed(seconds: float) -> None:
+        tries.append(seconds)
+        if len(tries) == 5 and holder.in_transaction:
+            holder.execute("ROLLBACK")
+
+    monkeypatch.setattr(store.time, "sleep", passed)
+    with closing(holder), Outbox(earlier, patience=0) as outbox:
+        assert len(tries) >= 5 and version(earlier) == FORMAT
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            outbox.append([blocks.plain()])
 
 
 @pytest.mark.parametrize("left", [0, 1, 5])

@@ -11,7 +11,7 @@ from edge_ai_assets.runtimes import cluster as clusters
 from edge_ai_assets.runtimes.cluster import Cluster
 from edge_ai_assets.runtimes.interface import Release
 from edge_ai_assets.runtimes.kubernetes import KubernetesRuntime
-from edge_ai_assets.runtimes.manifests import Placement
+from edge_ai_assets.runtimes.placement import Placement
 from edge_ai_assets_tests.runtimes.api_stub import ApiStub, serving
 
 

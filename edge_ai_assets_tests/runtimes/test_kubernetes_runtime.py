@@ -208,6 +208,22 @@ def test_when_the_api_server_is_gone_nothing_is_undone_and_deploying_again_finds
     assert runtime.status().version == 2
 
 
+def test_when_the_api_server_goes_before_the_way_back_the_reason_is_told_and_the_next_release_works(
+    api, runtime, release
+):
+    runtime.deploy(release(1))
+    api.fate[release(2).release_id] = "crash"
+    api.faults = lambda asked: 0 if asked.method == "PATCH" and asked.path.endswith("-record") else None
+    with pytest.raises(
+        DeploymentFailed, match=r"exit code 1.*\(whether the last good one is wanted again is not known"
+    ):
+        runtime.deploy(release(2))
+    assert release(1).release_id in serves(api)
+    api.faults = lambda asked: None
+    assert runtime.status().version == 1
+    assert runtime.deploy(release(3)).version == 3
+
+
 @pytest.mark.parametrize("plural", ["serviceaccounts", "deployments", "configmaps"])
 def test_what_is_not_allowed_is_told_by_name_and_nothing_is_rolled_out(api, runtime, release, plural):
     api.faults = lambda asked: 403 if asked.method == "PATCH" and f"/{plural}/" in asked.path else None

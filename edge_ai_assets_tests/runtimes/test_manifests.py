@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edge_ai_assets.runtimes import manifests
-from edge_ai_assets.runtimes.manifests import Placement, record, render
+from edge_ai_assets.runtimes import manifests, placement
+from edge_ai_assets.runtimes.manifests import record, render
+from edge_ai_assets.runtimes.placement import Placement
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "stack_hub" / "kubernetes"
 GOLDEN = DEPLOY / "examples"
@@ -162,7 +163,7 @@ def test_the_service_understands_its_options(place, release, tmp_path):
     assert first == f"@{manifests.OPTIONS}/options"
     found = serve._parser().parse_args([f"@{tmp_path / 'options'}", "--release=/model", *others])
     assert (found.site, found.version, found.release_id) == (place.site, 5, release(5).release_id)
-    assert (found.workers, found.quota, found.port) == (place.workers, 1000, manifests.PORT)
+    assert (found.workers, found.quota, found.port) == (place.workers, 1000, placement.PORT)
     assert found.behind_proxy is (place.guard is None)
     assert (str(found.tokens) if found.tokens else None) == (
         f"{manifests.GUARD}/tokens.json" if place.guard else None

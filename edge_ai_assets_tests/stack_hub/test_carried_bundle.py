@@ -138,6 +138,17 @@ def test_a_torn_bundle_does_not_keep_out_a_good_one_beside_it(home, offline, tor
     assert torn in fetched.refused[torn]
 
 
+@pytest.mark.parametrize("target", ["/nowhere", "odd.bundle"], ids=["dangling", "to itself"])
+def test_a_link_to_nothing_is_refused_and_keeps_no_bundle_from_the_site(home, offline, target):
+    (offline.media / "odd.bundle").symlink_to(target)
+    shutil.copy(bundle(home, 2), offline.media)
+    assert waiting.bundles(offline) is not None
+    fetched = delivery.fetch(offline, home.registry, Road.LINK)
+    assert fetched.release.version == 2 and list(fetched.refused) == ["odd.bundle"]
+    deployed(offline)
+    assert waiting.bundles(offline) is None  # looked at once
+
+
 def test_what_lies_about_by_the_name_of_a_bundle_is_refused(home, offline):
     (offline.media / "folder.bundle").mkdir()
     os.mkfifo(offline.media / "pipe.bundle")

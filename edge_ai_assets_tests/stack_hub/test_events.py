@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets import eventlog, interfaces, keys
+from edge_ai_assets import eventlog, interfaces, keys, usecase
 from edge_ai_assets.azure.replay import replay
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.returns import lineage
 from edge_ai_assets.returns.parts import EventMark
+from edge_ai_assets.returns.policy import Policy
 from edge_ai_assets.stack_hub.events import source
 from edge_ai_assets_tests.recorded import life, merge
 
@@ -111,6 +112,40 @@ def test_what_may_not_leave_stays(instance):
     lines, _ = source(instance, "bergen")(START, 100)
     assert decoded(lines)[0].metadata == {"scored_rows": 12, "release": 3}
     assert not [line for line in lines if b"canary" in line or b"12.345" in line]
+
+
+CASE = """
+name: small
+runs: {column: run}
+label: {column: fault, positive: [1]}
+features: [{name: Flow}]
+egress: {kinds: [%s], minimum_group_size: 20}
+sites: [{name: bergen}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("kinds", "rows", "told"),
+    [
+        ("lineage", 1, False),
+        ("lineage", 50, False),
+        ("lineage, anomaly", 50, False),
+        ("lineage, aggregate", 50, False),
+        ("lineage, aggregate, anomaly", 19, False),
+        ("lineage, aggregate, anomaly", 20, True),
+    ],
+)
+def test_what_scores_mean_is_told_if_other_kinds_tell_it(kinds, rows, told):
+    with dg.DagsterInstance.ephemeral() as instance:
+        scored = {"scored_rows": rows, "anomalies": 1, "outside_trained_range": 1, "files": 1}
+        meant = {"rows": rows, "anomaly": 1, "normal": rows - 1, "anomaly_rate": 1 / rows}
+        for key, metadata in ((keys.SITE_SCORES, scored), (keys.SITE_INSIGHTS, meant)):
+            made = dg.AssetMaterialization(key, partition="bergen", metadata=metadata)
+            eventlog.report(instance, made, 1.7e9)
+        policy = Policy(usecase.loads(CASE % kinds), b"k" * 32)
+        one, other = decoded(source(instance, "bergen", policy)(START, 10)[0])
+    assert set(one.metadata) == {"scored_rows", "files"} | ({"anomalies"} if told else set())
+    assert set(other.metadata) == {"rows"} | ({"anomaly", "normal", "anomaly_rate"} if told else set())
 
 
 def test_other_sites_and_assets_of_no_site_are_left_out(instance):

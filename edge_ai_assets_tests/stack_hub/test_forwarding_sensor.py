@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from edge_ai_assets import keys
+from edge_ai_assets.azure import arrivals
 from edge_ai_assets.delivery import signing
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
@@ -94,13 +95,41 @@ sites: [{name: north}]
 """
 
 
-def test_a_provisioned_site_forwards_by_itself(tmp_path):
+@pytest.fixture
+def provisioned(tmp_path):
     home = Home(tmp_path)
     signing.create(home.keys, "release")
     site = provision.provision(home, "north")
     (site.root / "release").mkdir()
     (site.root / "release" / "usecase.yaml").write_text(SMALL)
     (site.root / "current").symlink_to("release")
+    return home, site
+
+
+def test_what_azure_merged_is_acknowledged_and_pruned(provisioned):
+    home, site = provisioned
+    with Outbox(site.outbox) as outbox:
+        block = blocks.block([({"inputs": {"a": 1.5}, "context": {}}, 0.5, True, False)] * 4)
+        outbox.append([Batch(None, "r1", 5, [block])])
+        insights.derive(outbox)
+        assert forwarding.forward(site, home.uplink).acknowledged == 0
+        assert outbox.prune(1 << 60).rows == 0
+        arrivals.receive_all(home)
+        assert arrivals.acknowledge(home) == ["north"]
+        genuine = (home.uplink / "north/.ack").read_bytes()
+        (home.uplink / "north/.ack").write_bytes(b"forged")
+        assert forwarding.forward(site, home.uplink).acknowledged == 0
+        (home.uplink / "north/.ack").write_bytes(genuine)
+        Link(site.root).cut()
+        assert forwarding.forward(site, home.uplink).acknowledged == 0
+        Link(site.root).restore()
+        assert forwarding.forward(site, home.uplink).acknowledged == 1
+        assert forwarding.forward(site, home.uplink).acknowledged == 0
+        assert outbox.prune(1 << 60).rows == 4
+
+
+def test_a_provisioned_site_forwards_by_itself(provisioned):
+    home, site = provisioned
     record = {"inputs": {"a": 1.5, "b": 2.5}, "context": {}}
     with Outbox(site.outbox) as outbox:
         block = blocks.block([(record, 0.5, row % 2 == 0, False) for row in range(10)])

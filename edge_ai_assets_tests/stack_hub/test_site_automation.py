@@ -5,13 +5,15 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-from edge_ai_assets import runs, usecase
+from edge_ai_assets import keys, runs, usecase
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.stack_hub import automation, delivery, returning
-from edge_ai_assets.stack_hub.automation import BATCH, LOOK, next_in_turn, something_waits
+from edge_ai_assets.returns import clock
+from edge_ai_assets.stack_hub import automation, connecting, delivery, returning, waiting
+from edge_ai_assets.stack_hub.automation import BATCH, LOOK, something_waits
 from edge_ai_assets.stack_hub.fleet import RANGE_END, RANGE_START
+from edge_ai_assets.stack_hub.looking import next_in_turn
 from edge_ai_assets.stack_hub.rollout import SiteState
 from edge_ai_assets.usecase import Site
 
@@ -261,3 +263,133 @@ def test_a_site_that_was_taken_out_of_the_use_case_is_left_alone(instance, home,
     without = PUMPS.model_copy(update={"sites": PUMPS.sites[1:]})
     assert tick(automation.release_available(JOB, RESTART, home, without), instance)[0] == []
     assert "bergen" not in tick(something_waits("w", JOB, home, without, lambda site: "x", ""), instance)[0]
+
+
+def result_of(sensor, instance, cursor=None):
+    return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
+
+
+def odd_at(*sites):
+    def marker(site):
+        if site.name in sites:
+            raise PermissionError(13, "Permission denied", "x.bundle")
+        return "something"
+
+    return marker
+
+
+class TestAnOddSite:
+    """One that cannot be looked at keeps no other from anything, and is told."""
+
+    def test_the_others_are_asked(self, instance, home, capfd):
+        names = register(instance, 4)
+        asked, _, cursor = tick(something_waits("w", JOB, home, CASE, odd_at(names[1]), ""), instance)
+        assert asked == [names[0], *names[2:]] and cursor == names[-1]
+        assert f"ERROR - site {names[1]} cannot be looked at: PermissionError" in capfd.readouterr().err
+
+    def test_a_tick_with_nothing_to_ask_for_names_it(self, instance, home):
+        names = register(instance, 9)
+        said = result_of(something_waits("w", JOB, home, CASE, odd_at(*names), ""), instance).skip_message
+        assert said.startswith("nothing waits at 9 sites; 9 sites cannot be looked at: site-0000: Permission")
+        assert names[4] in said and names[5] not in said
+
+    def test_it_is_looked_at_again(self, instance, home):
+        names = register(instance, 2)
+        _, _, cursor = tick(something_waits("w", JOB, home, CASE, odd_at(names[0]), ""), instance)
+        assert names[0] in tick(something_waits("w", JOB, home, CASE, odd_at(), ""), instance, cursor)[0]
+
+    @pytest.mark.parametrize("file", ["desired.json", "service.json"])
+    @pytest.mark.parametrize("text", ["{", "[]", '{"release_id": 1}', "\x00"])
+    def test_damaged_notes_of_a_service_are_its_own(self, instance, home, file, text):
+        from edge_ai_assets.scoring import folder
+        from edge_ai_assets.scoring.folder import Release, Wish
+
+        names = register(instance, 3)
+        for name in names:
+            home.site(name).root.mkdir(parents=True)
+            folder.write_wish(home.site(name).root, Wish(Release("sha256:1", 1, "x"), "first"))
+        (home.site(names[1]).root / file).write_text(text)
+        assert tick(something_waits("w", JOB, home, CASE, waiting.service, ""), instance)[0] == [
+            names[0],
+            names[2],
+        ]
+
+    def test_a_dangling_bundle_is_something_that_waits(self, instance, home):
+        """It is looked at once, and refused with its name."""
+        names = register(instance, 2)
+        for name in names:
+            home.site(name).media.mkdir(parents=True)
+        (home.site(names[0]).media / "a.bundle").symlink_to("/nowhere")
+        (home.site(names[1]).media / "a.bundle").write_bytes(b"x")
+        assert tick(something_waits("w", JOB, home, CASE, waiting.bundles, ""), instance)[0] == names
+
+    def test_it_is_not_asked_for_a_release_and_the_others_are(self, instance, home, fleet, monkeypatch):
+        fleet |= dict.fromkeys(fleet, SiteState(serving=None))
+        odd, *canaries = PUMPS.ring("canary")
+        broken = [odd, *(name for name in fleet if name not in canaries)]
+
+        def state(site, target, road):
+            if site.name in broken:
+                raise ValueError("service.json is torn")
+            return fleet[site.name]
+
+        monkeypatch.setattr(delivery, "state", state)
+        sensor = automation.release_available(JOB, RESTART, home, PUMPS)
+        assert tick(sensor, instance)[0] == canaries
+        broken[:] = list(fleet)
+        assert f"{len(fleet)} sites cannot be looked at" in result_of(sensor, instance).skip_message
+
+    def test_one_whose_checks_cannot_be_looked_at_stops_the_next_ring(
+        self, instance, home, fleet, monkeypatch
+    ):
+        canary = PUMPS.ring("canary")[0]
+        fleet |= {name: SiteState(serving=None) for name in fleet if name not in PUMPS.ring("canary")}
+
+        def conserved(site):
+            if site.name == canary:
+                raise ValueError("no database")
+            return True
+
+        monkeypatch.setattr(returning, "conserved", conserved)
+        result = result_of(automation.release_available(JOB, RESTART, home, PUMPS), instance)
+        assert not result.run_requests and f"the checks of site {canary} do not pass" in result.skip_message
+        assert f"{canary}: ValueError: no database" in result.skip_message
+
+
+class TestChangesOfALink:
+    @pytest.fixture
+    def watched(self, instance, home):
+        """Two sites, of which bergen's link came up a moment ago."""
+        case = case_of(["bergen", "oslo"])
+        instance.add_dynamic_partitions(str(SITES.name), ["bergen", "oslo"])
+        for name in ("bergen", "oslo"):
+            home.site(name).root.mkdir(parents=True)
+            connecting.report(home.site(name), clock.now(), None)
+        return automation.packages_waiting(JOB, home, case, keys.SITE_UPLOAD)
+
+    def told(self, watched, instance):
+        return sorted(event.partition for event in result_of(watched, instance).asset_events)
+
+    def test_each_is_told_until_it_is_in_the_log_and_then_no_more(self, watched, instance, home):
+        assert self.told(watched, instance) == ["bergen", "oslo"]  # and this tick was lost
+        result = result_of(watched, instance)
+        for event in result.asset_events:
+            instance.report_runless_asset_event(event)
+        assert self.told(watched, instance) == []
+        connecting.report(home.site("oslo"), clock.now(), "cut")
+        assert self.told(watched, instance) == ["oslo"]
+
+    def test_what_the_log_has_is_not_kept_at_the_site(self, watched, instance, home):
+        for event in result_of(watched, instance).asset_events:
+            instance.report_runless_asset_event(event)
+        result_of(watched, instance)
+        text = (home.site("bergen").root / connecting.FILE).read_text()
+        assert '"untold":[]' in text
+
+    def test_a_site_that_cannot_be_looked_at_loses_no_other_s(self, watched, instance, home):
+        note = home.site("oslo").root / connecting.FILE
+        note.unlink()
+        note.mkdir()
+        result = result_of(watched, instance)
+        assert [event.partition for event in result.asset_events] == ["bergen"]
+        assert "1 sites cannot be looked at: oslo" in result.skip_message

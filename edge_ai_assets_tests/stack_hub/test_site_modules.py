@@ -10,12 +10,15 @@ import dagster as dg
 import pytest
 
 from edge_ai_assets import usecase
-from edge_ai_assets.delivery import signing
+from edge_ai_assets.delivery import pack, signing
 from edge_ai_assets.delivery.errors import DeliveryError, MissingError
 from edge_ai_assets.home import Home
+from edge_ai_assets.ml.lineage import Lineage
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.returns.outbox import Feedback, Outbox, OutboxError, PackageRow
+from edge_ai_assets.runtimes import choice
+from edge_ai_assets.runtimes.interface import Running
 from edge_ai_assets.scoring import batch, folder, supervisor
 from edge_ai_assets.scoring.batch import FileScored
 from edge_ai_assets.scoring.client import ServiceError
@@ -28,6 +31,8 @@ from edge_ai_assets_tests import blocks
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 LOG = logging.getLogger(__name__)
+PULLS = (Road.LINK, Road.QUEUE)
+"""Roads on which a release comes from the registry."""
 USECASE = """
 name: tiny
 runs: {{rows: 50}}
@@ -103,7 +108,7 @@ class TestDelivery:
             delivery.NothingInstalled, match=f"no bundle lies in {site.media}: carry one"
         ) as raised:
             delivery.fetch(site, home.registry, road)
-        assert ("`edge-ai link up`" in str(raised.value)) is (road is Road.LINK)
+        assert ("`edge-ai link up`" in str(raised.value)) is (road in PULLS)
 
     def test_an_empty_registry_is_an_error_of_delivery(self, home, site):
         with pytest.raises(DeliveryError):
@@ -129,7 +134,7 @@ class TestDelivery:
 
     @pytest.mark.parametrize(
         ("road", "up", "linked"),
-        [(road, up, road is Road.LINK and up) for road in Road for up in (True, False)],
+        [(road, up, road in PULLS and up) for road in Road for up in (True, False)],
     )
     def test_only_a_site_with_a_link_that_is_up_is_linked(self, site, road, up, linked):
         if not up:
@@ -140,6 +145,78 @@ class TestDelivery:
 class Target:
     def __init__(self, image):
         self.image, self.version = image, 9
+
+
+class FakeRuntime:
+    """Runs what it is told to, and links nothing into the site's folder, as a cluster does."""
+
+    def __init__(self):
+        self.running, self.deployed = None, []
+
+    def deploy(self, release, *, timeout):
+        self.deployed.append((release, timeout))
+        self.running = Running(release.release_id, release.version, "http://10.0.0.9:8080")
+        return self.running
+
+    def status(self):
+        return self.running
+
+    def stop(self):
+        self.running = None
+
+
+class TestAnotherRuntime:
+    """A site whose runtime.toml names another one is deployed, found running and packed through it."""
+
+    @pytest.fixture
+    def fake(self, site, monkeypatch):
+        made = FakeRuntime()
+
+        def chosen(folder, name):
+            assert (folder, name) == (site.root, "north")
+            return made
+
+        for module in (delivery, scoring, returning, choice):
+            monkeypatch.setattr(module, "runtime", chosen)
+        return made
+
+    @pytest.fixture
+    def release(self, home, site):
+        model = tiny_release(home.candidates / "run", usecase=True)
+        (model / "metrics.json").write_text("{}")
+        (model / "model_card.md").write_text("A tiny model.")
+        Lineage(training_run="run", training_set="set", usecase="digest").write(model)
+        pack.release(model, home.registry, home.keys, "tiny")
+        return delivery.fetch(site, home.registry, Road.LINK).release
+
+    def test_it_is_deployed_and_found_running(self, site, fake, release):
+        assert delivery.untried(site) and delivery.state(site, release, Road.LINK).serving is None
+        running = delivery.deploy(site, release)
+        [(asked, timeout)] = fake.deployed
+        assert (asked.release_id, asked.version, asked.path) == (
+            release.image,
+            release.version,
+            delivery.unpacked(site, release),
+        )
+        assert timeout == delivery.READY_SECONDS and scoring.running(site) == running
+        assert not delivery.untried(site)
+        assert delivery.state(site, release, Road.LINK).serving == release.version
+
+    def test_its_use_case_is_the_store_s_as_nothing_is_linked(self, site, fake, release):
+        delivery.deploy(site, release)
+        assert not (site.root / "current").exists()
+        assert scoring.deployed_usecase(site).name == "tiny"
+
+    def test_it_is_packed_and_its_readings_wait(self, site, fake, release):
+        (site.readings / "a.csv").write_text("x")
+        assert waiting.readings(site) is None
+        delivery.deploy(site, release)
+        assert waiting.readings(site) is not None
+        scored(site, 3)
+        with Outbox(site.outbox) as outbox:
+            outbox.unfold(3)
+            outbox.classify(dict.fromkeys(range(1, 4), "normal"))
+        assert returning.pack_all(site).withheld_rows == 3
 
 
 class TestScoring:
@@ -241,12 +318,24 @@ class TestReturning:
         }
         assert returning.counts(site) == returning.recount(site)
 
-    @pytest.mark.parametrize("road", Road)
+    @pytest.mark.parametrize("road", [road for road in Road if road is not Road.QUEUE])
     def test_packing_and_letting_leave_need_an_outbox(self, site, serving, home, road):
         with pytest.raises(OutboxError, match="there is no outbox"):
             returning.pack_all(site)
         with pytest.raises(OutboxError, match="there is no outbox"):
             returning.let_leave(site, usecase.loads(USECASE.format(road=road)), home.uplink)
+
+    def test_a_site_with_a_queue_packs_and_sends_nothing_by_itself(self, site, serving, home):
+        """The function does: what waits for it stays as it is."""
+        scored(site, 4)
+        with Outbox(site.outbox) as outbox:
+            outbox.unfold(4)
+            outbox.classify(dict.fromkeys(range(1, 5), "anomaly"))
+        before = returning.counts(site)
+        assert not returning.pack_all(site, queued=True).packages and not list(site.spool.glob("*.zip"))
+        left = returning.let_leave(site, usecase.loads(USECASE.format(road="queue")), home.uplink)
+        assert (left.names, left.bytes, left.waiting, left.interrupted) == ([], 0, 4, None)
+        assert returning.counts(site) == before and not home.uplink.exists()
 
     def test_what_may_not_leave_is_counted_though_nothing_is_packed(self, site, serving):
         scored(site, 5)
@@ -263,7 +352,8 @@ class TestWaiting:
     def test_readings_wait_only_where_a_service_answers(self, site, monkeypatch):
         (site.readings / "a.csv").write_text("x")
         assert waiting.readings(site) is None
-        monkeypatch.setattr(supervisor, "status", lambda folder: object())
+        state = Status("north", 1, "1", current=Release("sha256:1", 1, "x"))
+        monkeypatch.setattr(supervisor, "status", lambda folder: state)
         first = waiting.readings(site)
         assert first is not None and waiting.readings(site) == first
         (site.readings / "b.csv").write_text("x")

@@ -1,7 +1,7 @@
 """What happened at the sites, in their own order and time, on Azure's asset graph."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -13,6 +13,10 @@ from edge_ai_assets.metadata import records
 
 SHOWN = 50
 """Rows of a table in the metadata; the rest is in the table itself."""
+STANDING = 500
+"""Checks that are shown as they stand, those that failed first."""
+LOOKED = 1_000
+"""Deployments among which those are found that were no restart."""
 CHECKED = ["site", "asset", "check", "severity", "edge_time", "imported", "says", "run"]
 
 
@@ -44,10 +48,8 @@ def history(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> 
     for site, missing in done.gaps.items():
         context.log.warning("site %s: event %s has not come, later ones wait for it", site, missing)
     newest = told.newest(home.tables)
-    deployed = [
-        {**row, "image": (row["image"] or "")[7:19]} for row in told.last_deployments(home.tables, SHOWN)
-    ]
-    standing = told.standing_checks(home.tables)
+    deployed = _became_another(told.last_deployments(home.tables, LOOKED))[:SHOWN]
+    standing = sorted(told.standing_checks(home.tables), key=lambda row: bool(row["check"]["passed"]))
     failing = [row for row in standing if not row["check"]["passed"]]
     return dg.MaterializeResult(
         metadata={
@@ -62,12 +64,16 @@ def history(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> 
                 ],
                 ["site", "asset", "edge_time", "imported", "run"],
             ),
+            "checks_by_site": records(
+                [_checked(row) for row in standing[:STANDING]],
+                ["site", "asset", "check", "passed", "severity", "edge_time", "says"],
+            ),
             "failed_checks": records(
                 [_checked(row) for row in told.failed(home.tables, SHOWN)],
                 CHECKED,
             ),
             "deployments": records(
-                [_row(row) for row in deployed],
+                [_deployed(row) for row in deployed],
                 ["site", "release", "former_release", "image", "edge_time", "imported", "run"],
             ),
             "gaps": records(
@@ -88,10 +94,30 @@ def history(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> 
     )
 
 
+def _became_another(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of deployments those after which another release served than after the one before at the same site: a
+    restart of the same is none. In the order given."""
+    kept, before = set(), dict[str, int]()
+    for row in sorted(rows, key=lambda row: (row["site"], row["n"])):
+        if row["release"] is None or row["release"] != before.get(row["site"]):
+            kept.add((row["site"], row["n"]))
+        before[row["site"]] = row["release"]
+    return [row for row in rows if (row["site"], row["n"]) in kept]
+
+
+def _deployed(row: Mapping[str, Any]) -> dict[str, Any]:
+    former = row["former_release"]  # 0 when nothing served
+    return {
+        **_row(row),
+        "image": (row["image"] or "")[7:19],
+        "former_release": None if former is None else str(former or "none"),
+    }
+
+
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     check = row["check"]
-    told = {"check": check["name"], "severity": check["severity"], "says": check.get("description", "")}
-    return {**_row(row), **told}
+    told = {"check": check["name"], "passed": check["passed"], "severity": check["severity"]}
+    return {**_row(row), **told, "says": check.get("description", "")}
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,4 +125,4 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moment(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S")
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

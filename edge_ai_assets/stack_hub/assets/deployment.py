@@ -64,12 +64,12 @@ def release(
 def deployment(
     context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
 ) -> Events:
-    from edge_ai_assets.scoring import supervisor
+    from edge_ai_assets.runtimes.choice import runtime
     from edge_ai_assets.stack_hub import delivery
 
     def deploy(name: str) -> dict[str, object]:
         site = home.site(name)
-        former = supervisor.status(site.root)
+        former = runtime(site.root, site.name).status()
         service = delivery.deploy(site, delivery.installed(site))
         return {
             "release": service.version,
@@ -80,7 +80,7 @@ def deployment(
         }
 
     yield from each_site(context, deploy)
-    states = {site: supervisor.status(home.site(site.name).root) for site in usecase.sites}
+    states = {site: runtime(home.site(site.name).root, site.name).status() for site in usecase.sites}
     away = [site.name for site, state in states.items() if state is None]
     yield dg.MaterializeResult(
         check_results=[

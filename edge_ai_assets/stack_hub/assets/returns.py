@@ -1,5 +1,7 @@
 """From insights to what left the site, under the egress policy."""
 
+from functools import partial
+
 import dagster as dg
 
 from edge_ai_assets import interfaces
@@ -20,7 +22,7 @@ def egress(
     def pack(name: str) -> dict[str, object]:
         site = home.site(name)
         # In a home with both sides Azure's graph has these events already.
-        own = events.source(context.instance, name) if home.own_site else None
+        own = partial(events.source, context.instance, name) if home.own_site else None
         done = returning.pack_all(site, own, queued=usecase.at(name).road is Road.QUEUE)
         egress = deployed_usecase(site).egress
         return {
@@ -35,6 +37,7 @@ def egress(
             "not_packed": done.stopped or "",
             "pruned_rows": done.room.pruned,
             "expired_rows": done.room.expired,
+            "dropped_rows": done.room.withheld,
             "pruned_packages": done.room.packages,
             "policy": done.policy,
             "kinds_that_leave": ", ".join(egress.kinds) or "none",

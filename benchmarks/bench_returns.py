@@ -1,0 +1,251 @@
+"""The way home from end to end: what comes in, what drains, how fast a bad link carries it, and the memory.
+
+- Appending: 1 and 1,000 rows a commit against plain SQLite, one insert a row and as many fsyncs, as in
+  `bench_outbox`, which has more of it.
+- Bytes: package files against gzipped JSON lines of the very same values, as in `bench_packages`.
+- Draining: rows from blocks, their kind, sealed packages, over `FolderUplink` with its ledger, against what
+  comes in: requests of one row each, durable, and blocks of 1,000.
+- Receiving what came, in few large packages and in many small ones.
+- Memory of a process that opens an outbox with 10 MB and with EDGE_AI_BACKLOG_MB (1,000) to drain, and
+  begins.
+- A satellite: 600 ms round trip, 2 % of the packets lost each way, EDGE_AI_LINK_MBITS (10), real TCP between
+  a network namespace and this machine (`returns.satellite`: it needs root and iproute2), with Azurite as the
+  other side. `BlobUplink` as it is, and the prototype in `returns.sender`, which has several blocks under
+  way. Goodput is bytes of the package by time, from the first connection on, by what the link carries.
+
+Why: a ship that was away for months comes home over the worst of links, while it goes on scoring.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import bench_outbox
+import bench_packages as site
+from measure import ROUNDS, scratch, side_by_side, tell
+from returns import satellite
+
+from edge_ai_assets.returns import inbox, insights
+from edge_ai_assets.returns.ledger import Ledger
+from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.packing import pack
+from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.returns.uplink import FolderUplink, upload
+
+HERE = Path(__file__).resolve().parent
+BACKLOG_MB = int(os.environ.get("EDGE_AI_BACKLOG_MB", "1000"))
+MBITS = float(os.environ.get("EDGE_AI_LINK_MBITS", "10"))
+AT = 1_760_000_000_000_000
+DRAINED = 20_000
+"""Rows a round."""
+SMALL = 500
+"""Rows of a small package."""
+KIBIBYTE, MEBIBYTE = 1 << 10, 1 << 20
+WAYS = {
+    "as_it_is_reno": ("reno", 1, MEBIBYTE, 0, 0),
+    "as_it_is_bbr": ("bbr", 1, 16 * MEBIBYTE, 0, 0),
+    "16_blocks_of_512_KiB_reno": ("reno", 1, 8 * MEBIBYTE, 16, 512 * KIBIBYTE),
+    "16_blocks_of_512_KiB_bbr": ("bbr", 1, 96 * MEBIBYTE, 16, 512 * KIBIBYTE),
+    "100_KiB_packages_as_it_is_bbr": ("bbr", 5, 100 * KIBIBYTE, 0, 0),
+    "100_KiB_packages_in_one_request_bbr": ("bbr", 10, 100 * KIBIBYTE, 1, 512 * KIBIBYTE),
+}
+"""Congestion control, packages, bytes of each, blocks under way at once (0: BlobUplink as it is), bytes of a
+block."""
+
+
+def main() -> None:
+    figures: dict[str, float] = {}
+    ratios: dict[str, float] = {}
+    with scratch() as folder:
+        appending(folder, figures, ratios)
+        draining(folder, figures, ratios)
+        receiving(folder, figures)
+        remembering(folder, figures, ratios)
+    try:
+        sending(figures, ratios)
+    except satellite.Unavailable as error:
+        sys.stderr.write(f"no satellite link: {error}\n")
+    tell("returns", figures, ratios)
+
+
+def appending(folder: Path, figures: dict[str, float], ratios: dict[str, float]) -> None:
+    bare = bench_outbox.bare_table(folder)
+    with Outbox(folder / "appended.db") as outbox:
+        for rows, commits in ((1, 400), (1_000, 20)):
+            seconds = side_by_side(
+                {
+                    "outbox": bench_outbox.repeated(commits, partial(bench_outbox.append, outbox, rows)),
+                    "bare": bench_outbox.repeated(commits, partial(bench_outbox.insert, bare, rows)),
+                }
+            )
+            for name, value in seconds.items():
+                figures[f"append_{rows}_{name}_rows_per_second"] = rows * commits / value
+            ratios[f"append_{rows}_to_bare"] = seconds["bare"] / seconds["outbox"]
+    bare.close()
+
+
+def draining(folder: Path, figures: dict[str, float], ratios: dict[str, float]) -> None:
+    """In rounds beside what comes in; every score leaves."""
+    policy, ledger = Policy(site.USECASE, bytes(32)), Ledger(folder / "ledger.jsonl")
+    road = FolderUplink(folder / "uplink", site.SITE, Link(folder))
+    with Outbox(folder / "drained.db") as outbox:
+        for scored in site.scores():
+            outbox.append([scored])
+
+        parts: defaultdict[str, float] = defaultdict(float)
+
+        def timed(part: str, work: Callable[[], Any]) -> Any:
+            start = time.perf_counter()
+            done = work()
+            parts[part] += time.perf_counter() - start
+            return done
+
+        def seal() -> object:
+            key, spool = site.KEY, folder / "spool"
+            return pack(outbox, site.SITE, policy, site.CONTRACTS, key, spool, at=AT, limit=DRAINED)
+
+        def drain() -> None:
+            timed("derive", partial(insights.derive, outbox, limit=DRAINED))
+            timed("pack", seal)
+            assert timed("send", partial(upload, outbox, folder / "spool", road, ledger)).rows == DRAINED
+
+        with Outbox(folder / "ingested.db") as fresh:
+            bench_outbox.append(fresh, 1)
+            seconds = side_by_side(
+                {
+                    "drain": drain,
+                    "single": bench_outbox.repeated(400, partial(bench_outbox.append, fresh, 1)),
+                    "blocks": bench_outbox.repeated(100, partial(bench_outbox.append, fresh, 1_000)),
+                }
+            )
+        figures.update({f"{part}_rows_per_second": ROUNDS * DRAINED / spent for part, spent in parts.items()})
+        rates = {
+            "drain": DRAINED / seconds["drain"],
+            "ingest_single": 400 / seconds["single"],
+            "ingest_blocks_of_1000": 100_000 / seconds["blocks"],
+        }
+        figures.update({f"{name}_rows_per_second": rate for name, rate in rates.items()})
+        ratios["drain_to_ingest_single"] = rates["drain"] / rates["ingest_single"]
+        ratios["drain_to_ingest_blocks_of_1000"] = rates["drain"] / rates["ingest_blocks_of_1000"]
+        sealed = sorted((folder / "uplink" / site.SITE).glob("*.zip"))
+        values = list(site.sent_values(outbox, policy))
+        site.write_lines(values, folder / "plain.gz")
+        sizes = sum(path.stat().st_size for path in sealed), (folder / "plain.gz").stat().st_size
+        for name, size in zip(("package", "jsonl_gz"), sizes, strict=True):
+            figures[f"{name}_bytes_per_million"] = size * 1_000_000 // len(values)
+        ratios["package_to_jsonl_gz_bytes"] = sizes[0] / sizes[1]
+
+
+def receiving(folder: Path, figures: dict[str, float]) -> None:
+    """Large packages, of the draining, and many small ones."""
+    policy = Policy(site.USECASE, bytes(32))
+    small, rows = folder / "small" / site.SITE, 40 * SMALL
+    with Outbox(folder / "small.db") as outbox:
+        for scored in site.scores():
+            if outbox.counts().scored < rows:
+                outbox.append([scored])
+        insights.derive(outbox, limit=rows)
+        for _ in range(40):
+            pack(outbox, site.SITE, policy, site.CONTRACTS, site.KEY, small, at=AT, limit=SMALL)
+    tables = (folder / f"tables-{number}" for number in count())
+
+    def receive(uplink: Path) -> None:
+        into = next(tables)
+        into.mkdir()
+        done = inbox.receive(uplink, into, {site.SITE: [site.KEY.public_key()]}, into / "refused")
+        assert done.packages and not done.refused
+
+    seconds = side_by_side(
+        {"large": partial(receive, folder / "uplink"), "small": partial(receive, small.parent)}
+    )
+    packages = len(list((folder / "uplink" / site.SITE).glob("*.zip")))
+    figures["receive_large_rows_per_second"] = packages * DRAINED / seconds["large"]
+    figures["receive_small_rows_per_second"] = rows / seconds["small"]
+    figures["receive_small_packages_per_second"] = 40 / seconds["small"]
+
+
+def remembering(folder: Path, figures: dict[str, float], ratios: dict[str, float]) -> None:
+    found = {}
+    for megabytes in (10, BACKLOG_MB):
+        home = folder / f"{megabytes}"
+        (home / "spool").mkdir(parents=True)
+        with Outbox(home / "outbox.db") as outbox:
+            made = list(site.scores())
+            while outbox.size() < megabytes * 1_000_000:
+                outbox.append(made[: 1 + megabytes // 10])
+                insights.derive(outbox, limit=10**9)
+            outbox.append(made[:2])
+        command = [sys.executable, "-W", "ignore", str(HERE / "returns/backlog.py"), str(home)]
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        found[megabytes] = json.loads(done.stdout)
+        shutil.rmtree(home)
+        for step in ("started", "drained"):
+            figures[f"memory_{step}_{megabytes}_MB_backlog_MB"] = found[megabytes][step]
+    for step in ("started", "drained"):
+        ratios[f"memory_{step}_{BACKLOG_MB}_to_10"] = found[BACKLOG_MB][step] / found[10][step]
+
+
+def sending(figures: dict[str, float], ratios: dict[str, float]) -> None:
+    with satellite.satellite(satellite.Sky(bits_per_second=MBITS * 1e6)), shore() as (endpoint, key):
+        for name, (congestion, packages, size, *blocks) in WAYS.items():
+            numbers = [str(number) for number in (packages, size, *blocks)]
+            script = HERE / "returns/sender.py"
+            seconds = float(satellite.run(script, [endpoint, key, congestion, *numbers]))
+            figures[f"send_{name}_seconds"] = seconds
+            ratios[f"goodput_to_link_{name}"] = 8 * packages * size / seconds / (MBITS * 1e6)
+
+
+@contextmanager
+def shore() -> Iterator[tuple[str, str]]:
+    """Azurite at Azure's end of the link: the address of its account and the key."""
+    from azure.core.credentials import AzureNamedKeyCredential
+    from azure.core.exceptions import ServiceRequestError
+
+    from edge_ai_assets.resources.account import Account
+    from edge_ai_assets_tests.integration import azurite
+
+    if not (
+        program := azurite.CACHE / f"azurite-{azurite.VERSION}/node_modules/azurite/dist/src/azurite.js"
+    ).exists():
+        raise satellite.Unavailable(f"{program} is not there: the integration tests install it")
+    blob, queue, table = azurite.free_ports(3)
+    command = ["node", str(program), "--inMemoryPersistence", "--skipApiVersionCheck", "--silent"]
+    # A connection that waits for its turn is not closed, as Azure's are not within seconds.
+    command += ["--blobHost", satellite.AZURE_END, "--blobPort", str(blob), "--blobKeepAliveTimeout", "600"]
+    command += ["--queuePort", str(queue), "--tablePort", str(table), "--disableTelemetry"]
+    key = azurite.KEYS["cloud"]
+    environment = {**os.environ, "AZURITE_ACCOUNTS": f"cloud:{key}"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            endpoint = f"http://{satellite.AZURE_END}:{blob}/cloud"
+            container = Account(endpoint, AzureNamedKeyCredential("cloud", key)).container("returns")
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    container.create_container()
+                    break
+                except ServiceRequestError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.2)
+            yield endpoint, key
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    main()

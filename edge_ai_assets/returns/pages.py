@@ -100,8 +100,9 @@ def _number(found: dict[int, tuple[int, Any]], field: int) -> int:
     return value
 
 
-def _of(found: dict[int, tuple[int, Any]], field: int, kind: int) -> Any:
-    if found.get(field, (0,))[0] != kind:
+def _of(found: Any, field: int, kind: int) -> Any:
+    # A list may hold something else than the structs that stand there in a sound file.
+    if not isinstance(found, dict) or found.get(field, (0,))[0] != kind:
         raise PageError(WRONG)
     return found[field][1]
 

@@ -98,3 +98,10 @@ def test_whatever_is_changed_nothing_else_is_raised(data):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with suppress(PageError):
         pages.cost(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+
+
+@pytest.mark.parametrize("kind", [5, 8])
+def test_a_list_of_something_else_than_structs_is_refused(kind):
+    footer = bytes([0x49, 1 << 4 | kind, 0, 0])  # field 4, where the row groups stand
+    with pytest.raises(PageError, match="not as it should be"):
+        pages.cost(b"PAR1" * 2 + footer + len(footer).to_bytes(4, "little") + b"PAR1")

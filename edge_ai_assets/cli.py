@@ -18,6 +18,8 @@ from rich.table import Table
 
 from edge_ai_assets import here
 from edge_ai_assets import usecase as usecases
+from edge_ai_assets.bundle_cli import bundle
+from edge_ai_assets.keys_cli import keys
 from edge_ai_assets.ledger_cli import ledger
 from edge_ai_assets.returns_cli import returns
 from edge_ai_assets.runtime_cli import kubernetes, vm
@@ -49,6 +51,8 @@ app.add_typer(sites, name="site")
 app.add_typer(returns, name="returns")
 app.add_typer(ledger, name="ledger")
 app.add_typer(vm, name="vm")
+app.add_typer(keys, name="keys")
+app.add_typer(bundle, name="bundle")
 app.add_typer(kubernetes, name="kubernetes")
 
 say = Console(stderr=True)

@@ -1,9 +1,9 @@
 """How Azure and a site that share nothing but a medium come to know each other: invite, join, enrol.
 
-Azure writes an invitation: the use case, and the key that signs releases. The site joins with it: it makes
-its own keys and writes an enrolment, which holds the public one. Azure enrols the site by that. Neither file
-is secret, and neither proves who made it: people compare the fingerprints that both sides show, once, before
-they rely on them.
+Azure writes an invitation: the use case, and the root metadata that says whose keys sign releases. The site
+joins with it: it makes its own keys and writes an enrolment, which holds the public one. Azure enrols the
+site by that. Neither file is secret, and neither proves who made it: people compare the fingerprints that
+both sides show, once, before they rely on them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_ai_assets import usecase as usecases
-from edge_ai_assets.delivery import durable, pack, signing
+from edge_ai_assets.delivery import ceremony, durable, pack, signing
 from edge_ai_assets.delivery.errors import DeliveryError
-from edge_ai_assets.home import Home
+from edge_ai_assets.delivery.signed import root_of
+from edge_ai_assets.delivery.store import SiteStore
+from edge_ai_assets.delivery.trust import Trust
+from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.stack_hub import provision
 from edge_ai_assets.usecase import UseCase, UseCaseError
 
-FORMAT = 1
+FORMAT = 2
+"""Of an invitation."""
+ENROLMENT = 1
 MAX_BYTES = 4 * 1024 * 1024
 """Of either file: a use case has at most half of it, and JSON may double that."""
 
@@ -39,8 +44,8 @@ class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     site: str
     usecase: str
     """YAML."""
-    release_key: str
-    """PEM of the Ed25519 public key that signs releases."""
+    root: str
+    """Root metadata (TUF), JSON."""
     format: int = FORMAT
 
 
@@ -50,7 +55,7 @@ class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     site: str
     key: str
     """PEM of the Ed25519 public key that the site signs its return packages with."""
-    format: int = FORMAT
+    format: int = ENROLMENT
 
 
 class _Format(msgspec.Struct):
@@ -70,10 +75,9 @@ def invite(home: Home, usecase: UseCase, site: str, into: Path) -> Path:
             f"site {site!r} has road 'link' in use case {usecase.name!r}, and from a home of its own nothing "
             "leads to this registry: write `road: media` there, or `road: diode`"
         )
-    public = signing.public_path(home.keys / f"{pack.KEY}.pem")
-    if not public.exists():
-        raise EnrolmentError(f"{public} is not there: the first release makes it")
-    invitation = Invitation(site, usecases.dumps(usecase), public.read_text("ascii"))
+    if not (home.keys / ceremony.FILE).exists():
+        raise EnrolmentError(f"{home.keys / ceremony.FILE} is not there: the first release makes it")
+    invitation = Invitation(site, usecases.dumps(usecase), pack.root(home.registry, home.keys).decode())
     return _write(into / f"{site}.invitation.json", msgspec.json.encode(invitation).decode())
 
 
@@ -92,7 +96,7 @@ def join(home: Home, invitation: Path, into: Path) -> Path:
         raise EnrolmentError(str(error)) from error
     if found.site not in {each.name for each in usecase.sites}:
         raise EnrolmentError(f"{invitation}: site {found.site!r} is not in the use case that comes with it")
-    release_key = _public(found.release_key, invitation)
+    root = _root(found.root, invitation)
     if (home.keys / f"{pack.KEY}.pem").exists() or home.registry.exists() or home.landing.exists():
         raise EnrolmentError(f"{home.root} is Azure's home: a site joins in a home of its own, EDGE_AI_HOME")
     if home.own_site not in (None, found.site):
@@ -100,10 +104,9 @@ def join(home: Home, invitation: Path, into: Path) -> Path:
             f"{home.root} is the home of site {home.own_site!r}: set EDGE_AI_HOME to another"
         )
     site = home.site(found.site)
-    trusted = provision.release_key(site)
-    if trusted.exists() and signing.load_public(trusted) != release_key:
-        raise EnrolmentError(f"{trusted} is another key than the invitation's: the site has joined elsewhere")
-    _write(trusted, found.release_key)
+    _may_trust(site, root)
+    if not provision.root(site).exists():
+        _write(provision.root(site), found.root)
     _write(home.usecase, usecases.dumps(usecase))
     _write(home.joined, found.site)
     provision.provision(home, found.site)
@@ -134,10 +137,31 @@ def enrol(home: Home, usecase: UseCase, enrolment: Path) -> Enrolment:
     return found
 
 
-def fingerprint(key: Ed25519PublicKey) -> str:
-    """Half of the SHA-256 of a public key in groups of four hexadecimal digits, to be read out and
-    compared."""
-    digest = hashlib.sha256(key.public_bytes_raw()).hexdigest()[:32]
+def _may_trust(site: SiteHome, root: bytes) -> None:
+    """EnrolmentError when the site trusts something else than this root, or what it was followed by."""
+    pinned, key = provision.root(site), provision.release_key(site)
+    try:
+        if pinned.exists():
+            trusted = provision.trust(site)
+            assert isinstance(trusted, Trust)
+            if root not in (trusted.root, trusted.latest()):
+                raise EnrolmentError(
+                    f"{pinned} is another root than the invitation's: the site has joined elsewhere"
+                )
+        elif (
+            key.exists()
+            and signing.load_public(key) not in Trust(root, SiteStore(site.root).layout).held().online
+        ):
+            raise EnrolmentError(f"{key} is none of the invitation's keys: the site has joined elsewhere")
+    except DeliveryError as error:
+        raise EnrolmentError(str(error)) from error
+
+
+def fingerprint(key: Ed25519PublicKey | bytes) -> str:
+    """Half of the SHA-256 of a public key, or of root metadata, in groups of four hexadecimal digits, to be
+    read out and compared."""
+    data = key if isinstance(key, bytes) else key.public_bytes_raw()
+    digest = hashlib.sha256(data).hexdigest()[:32]
     return " ".join(digest[start : start + 4] for start in range(0, len(digest), 4))
 
 
@@ -148,13 +172,22 @@ def _decoded(data: bytes, kind: type[S], path: Path) -> S:
     what = kind.__name__.lower()
     try:
         version = msgspec.json.decode(data, type=_Format).format
-        if version != FORMAT:
+        reads = FORMAT if kind is Invitation else ENROLMENT
+        if version != reads:
             raise EnrolmentError(
-                f"{path}: {what} format {version}, this version reads {FORMAT}: use the same on both sides"
+                f"{path}: {what} format {version}, this version reads {reads}: use the same on both sides"
             )
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EnrolmentError(f"{path}: this is no {what}: {error}") from error
+
+
+def _root(text: str, path: Path) -> bytes:
+    try:
+        root_of(text.encode())
+    except DeliveryError as error:
+        raise EnrolmentError(f"{path}: the root metadata in it cannot be used: {error}") from error
+    return text.encode()
 
 
 def _public(pem: str, path: Path) -> Ed25519PublicKey:

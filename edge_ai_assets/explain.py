@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_ai_assets.delivery import pack, signing
-from edge_ai_assets.delivery import release as releases
-from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
 from edge_ai_assets.returns import history, tables
@@ -64,8 +62,7 @@ def explain(home: Home, insight_id: str) -> dict[str, Any]:
 
 
 def _release(home: Home, image: str) -> dict[str, Any]:
-    public = signing.load_public(signing.public_path(home.keys / f"{pack.KEY}.pem"))
-    for release in releases.all_releases(Layout(home.registry), [public]):
+    for release in pack.known(home.registry, home.keys):
         if release.image == image:
             return {
                 "version": release.version,

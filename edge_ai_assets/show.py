@@ -40,6 +40,11 @@ def status(now: dict[str, Any], console: Console) -> None:
             site["page"] or "not serving",
         )
     console.print(table)
+    for name, site in now["sites"].items():
+        if (trust := site["trust"])["state"] == "stale":
+            console.print(
+                f"[red]STALE:[/] {name} relies on what it heard until {trust['until']}", highlight=False
+            )
     world = now["global"]
     console.print(
         f"Azure: {world['insights']:,} insights, {world['duplicates']} twice; {world['releases']} releases, "

@@ -37,17 +37,17 @@ def invite(
 ) -> None:
     """Write a site's invitation. First of three steps; done on Azure's side, once there is a release.
 
-    The file holds the use case and the public key that signs releases. Nothing in it is secret, but nothing
-    in it proves who wrote it: note the fingerprint, it is compared when the site joins.
+    The file holds the use case and the root metadata, which says whose keys sign releases. Nothing in it is
+    secret, but nothing in it proves who wrote it: note the fingerprint, it is compared when the site joins.
     """
     from edge_ai_assets import enrolment
-    from edge_ai_assets.delivery import pack, signing
+    from edge_ai_assets.delivery import pack
 
     home, usecase = _azure()
     path = enrolment.invite(home, usecase, name, to)
-    release_key = signing.public_path(home.keys / f"{pack.KEY}.pem")
+    root = enrolment.fingerprint(pack.root(home.registry, home.keys))
     _answer(
-        {"site": name, "invitation": str(path), "release_key": _fingerprint(release_key)},
+        {"site": name, "invitation": str(path), "root": root},
         f"carry {path.name} to the site; there: edge-ai site join {path.name} --to DIR",
         as_json,
     )
@@ -64,7 +64,7 @@ def join(
     """Make this home, `EDGE_AI_HOME`, the home of the invited site. Second of three steps; done on the site.
 
     The home need not exist. It gets keys of its own, of which the private ones never leave it, and trusts
-    releases signed by the key in the invitation, and no others. Before anything is run there, call Azure's
+    releases by the root metadata in the invitation, and no others. Before anything is run there, call Azure's
     side and compare the fingerprints: a key that somebody put in on the way shows in nothing else. Done
     again, the same file is written again.
     """
@@ -80,13 +80,13 @@ def join(
         "site": name,
         "home": str(home.root),
         "enrolment": str(path),
-        "release_key": _fingerprint(provision.release_key(site)),
+        "root": enrolment.fingerprint(provision.root(site).read_bytes()),
         "site_key": enrolment.fingerprint(signing.load_private(provision.private_key(site)).public_key()),
         "media": str(site.media),
     }
     _answer(
         found,
-        "compare release_key with what Azure's side shows, over the phone; if it differs, remove this\n"
+        "compare root with what Azure's side shows, over the phone; if it differs, remove this\n"
         "home and ask for another invitation.\n"
         f"carry {path.name} to Azure; there: edge-ai site enrol {path.name}\n"
         "put bundles into the folder media: while edge-ai ui runs they are deployed",

@@ -10,7 +10,7 @@ from edge_ai_assets.returns import tables
 from edge_ai_assets.returns.link import Link
 from edge_ai_assets.runtimes.choice import runtime
 from edge_ai_assets.scoring import folder
-from edge_ai_assets.stack_hub import returning
+from edge_ai_assets.stack_hub import lease, returning
 from edge_ai_assets.usecase import Road, UseCase
 
 
@@ -19,7 +19,8 @@ def status(home: Home, usecase: UseCase) -> dict[str, Any]:
 
     Returns:
         `{"sites": {NAME: {scored, uploaded, withheld, quarantined, expired, pending, release, link,
-        serving, page}}, "global": {insights, duplicates, releases, retrainings, completeness}}`. At each site
+        trust, serving, page}}, "global": {insights, duplicates, releases, retrainings,
+        completeness}}`. At each site
         scored = uploaded + withheld + quarantined + expired + pending. `release` is the version installed for
         scoring, None before the first, `page` where people find its service on this machine.
     """
@@ -49,10 +50,12 @@ def conserved(site: dict[str, Any]) -> bool:
 
 def _site(site: SiteHome, road: Road) -> dict[str, Any]:
     last, running = folder.read_status(site.root), runtime(site.root, site.name).status()
+    trust = lease.standing(site)
     return {
         **returning.as_dict(returning.counts(site)),
         "release": last.version if last else running.version if running else None,
         "link": "none" if road is Road.MEDIA else Link(site.root).state.state,
+        "trust": {"state": str(trust.state), "until": trust.until and trust.until.isoformat()},
         "serving": running is not None,
         "page": running.url if running else None,
     }

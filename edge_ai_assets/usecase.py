@@ -14,7 +14,7 @@ import codecs
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -305,6 +305,21 @@ class Returns(_Part):
     )
 
 
+class Delivery(_Part):
+    """How long a site relies on what it has when it hears nothing from Azure: the trust lease."""
+
+    lease_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        180, description="The longest that a site is meant to be offline; past it the site is stale."
+    )
+    when_stale: Literal["keep", "stop"] = Field(
+        "keep", description="A stale site keeps scoring and says so, or stops until it hears something newer."
+    )
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(days=self.lease_days)
+
+
 class Road(StrEnum):
     """How a site's packages come home, and what it may expect back."""
 
@@ -351,6 +366,7 @@ class UseCase(_Part):
     drift: Drift = Drift()
     egress: Egress = Egress()
     returns: Returns = Returns()
+    delivery: Delivery = Delivery()
     sites: tuple[Site, ...] = Field(min_length=1, max_length=10_000)
     history: Moment = Field(
         0.5,

@@ -240,6 +240,7 @@ class TestCommandLine:
         assert found["sites"]["west"] == dict.fromkeys(parts, 0) | {
             "release": None,
             "link": "down",
+            "trust": {"state": "no lease", "until": None},
             "serving": False,
             "page": None,
         }

@@ -6,6 +6,8 @@ import contextlib
 import json
 import shutil
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -15,7 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_ai_assets import enrolment, usecase
-from edge_ai_assets.delivery import durable, pack, signing
+from edge_ai_assets.delivery import ceremony, durable, pack, signing
+from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.trust import Trust
 from edge_ai_assets.enrolment import EnrolmentError, enrol, fingerprint, invite, join
 from edge_ai_assets.home import Home
 from edge_ai_assets.stack_hub import provision
@@ -37,7 +41,7 @@ CASE = usecase.loads(TEXT)
 @pytest.fixture
 def azure(tmp_path):
     home = Home(tmp_path / "azure")
-    signing.create(home.keys, pack.KEY)
+    ceremony.make(home.keys)
     return home
 
 
@@ -68,6 +72,10 @@ def pem(private) -> str:
     return private.public_key().public_bytes(encoding, form).decode()
 
 
+with tempfile.TemporaryDirectory() as scratch:
+    OTHER_ROOT = ceremony.make(Path(scratch)).decode()
+
+
 def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -79,11 +87,12 @@ class TestTheWay:
         assert found.site == "narvik" and ship.own_site == "narvik" and azure.own_site is None
         own = signing.load_private(provision.private_key(site)).public_key()
         assert signing.load_public(provision.known_key(azure, "narvik")) == own
+        assert provision.root(site).read_bytes() == (azure.keys / "root.json").read_bytes()
         release = signing.load_private(azure.keys / "release.pem").public_key()
-        assert signing.load_public(provision.release_key(site)) == release
+        assert provision.azure_keys(site) == [release]
         secret = [path.read_bytes() for home in (azure, ship) for path in home.root.rglob("*.pem")]
         secret = [data for data in secret if b"PRIVATE" in data]
-        assert len(secret) == 2 and secret[0] != secret[1]
+        assert len(secret) == len(set(secret)) == 3  # root and release on Azure, the site's own
 
     def test_the_site_has_the_use_case_and_nothing_of_azure_s(self, ship, invitation, medium):
         join(ship, invitation, medium)
@@ -100,7 +109,7 @@ class TestTheWay:
     def test_nothing_secret_is_in_either_file(self, azure, ship, invitation, medium):
         answer = join(ship, invitation, medium)
         carried = invitation.read_bytes() + answer.read_bytes()
-        assert b"PRIVATE" not in carried and carried.count(b"BEGIN PUBLIC KEY") == 2
+        assert b"PRIVATE" not in carried and carried.count(b"BEGIN PUBLIC KEY") == 1
         pseudonym = (ship.site("narvik").keys / provision.PSEUDONYM_KEY).read_bytes()
         bodies = [
             path.read_text().split("-----")[2].strip().encode()
@@ -152,7 +161,7 @@ def test_killed_at_any_durable_step_it_is_done_by_doing_it_again(
             finished = True
         assert ship.own_site in (None, "narvik")
         if ship.own_site:
-            assert usecase.load(ship.usecase) == CASE and provision.release_key(ship.site("narvik")).exists()
+            assert usecase.load(ship.usecase) == CASE and provision.root(ship.site("narvik")).exists()
         provision.known_key(azure, "narvik").unlink(missing_ok=True)
         enrol(azure, CASE, join(ship, invitation, medium))
         own = signing.load_private(provision.private_key(ship.site("narvik"))).public_key()
@@ -197,10 +206,11 @@ JOINING = [
     ({"site": 7}, "this is no invitation: Expected `str`, got `int` - at `$.site`"),
     ({"site": None}, "missing required field `site`"),
     ({"extra": 1}, "unknown field `extra`"),
-    ({"format": 2}, "invitation format 2, this version reads 1: use the same on both sides"),
+    ({"format": 1}, "invitation format 1, this version reads 2: use the same on both sides"),
     ({"format": None}, "missing required field `format`"),
-    ({"release_key": "no key"}, "is no public key in PEM form"),
-    ({"release_key": pem(generate_private_key(SECP256R1()))}, "must be Ed25519"),
+    ({"root": "no root"}, "the root metadata in it cannot be used: "),
+    ({"root": "{}"}, "the root metadata in it cannot be used: "),
+    ({"root": OTHER_ROOT.replace('"version":1', '"version":2')}, "the root metadata in it cannot be used: "),
     ({"usecase": "name: fleet"}, "Field required"),
     ({"usecase": "- a"}, "a use case is a mapping"),
     ({"usecase": "!!python/object:os.system {}"}, "no YAML"),
@@ -230,7 +240,7 @@ class TestJoining:
         """Nothing but our own error, whatever the bytes: no signature is there to be checked first."""
         folder = tmp_path_factory.mktemp("cut")
         home = Home(folder / "azure")
-        signing.create(home.keys, pack.KEY)
+        ceremony.make(home.keys)
         path = invite(home, CASE, "narvik", folder)
         data = path.read_bytes()
         cut = min(cut, len(data))
@@ -281,12 +291,42 @@ class TestJoining:
             join(ship, invite(azure, CASE, "tromso", medium), medium)
         assert files(ship.root) == before
 
+    def test_a_site_that_trusted_a_key_trusts_the_root_that_knows_it(self, azure, ship, invitation, medium):
+        site = ship.site("narvik")
+        site.keys.mkdir(parents=True)
+        shutil.copy(azure.keys / "release.pub.pem", provision.release_key(site))
+        assert provision.trust(site) == [signing.load_public(azure.keys / "release.pub.pem")]
+        join(ship, invitation, medium)
+        assert isinstance(provision.trust(site), Trust)
+
+    def test_a_site_that_trusted_another_key_does_not(self, ship, invitation, medium):
+        site = ship.site("narvik")
+        site.keys.mkdir(parents=True)
+        provision.release_key(site).write_text(pem(Ed25519PrivateKey.generate()))
+        with pytest.raises(EnrolmentError, match="is none of the invitation's keys"):
+            join(ship, invitation, medium)
+        assert not provision.root(site).exists()
+
+    def test_joined_again_after_keys_were_rotated_it_is_the_same(self, azure, ship, invitation, medium):
+        join(ship, invitation, medium)
+        pack.current(azure.registry, azure.keys)
+        ceremony.rotate(azure.keys, azure.registry, "targets", "release", "targets-2")
+        newer = invite(azure, CASE, "narvik", medium)
+        site = ship.site("narvik")
+        with pytest.raises(EnrolmentError, match="another root"):  # nothing leads to it yet
+            join(ship, newer, medium)
+        trust = provision.trust(site)
+        registry = Layout(azure.registry)
+        with trust.layout.editing() as tags:
+            tags["trust"] = trust.checked(registry, registry.resolve("trust")).keep(trust.layout)
+        join(ship, newer, medium)
+
     def test_a_site_that_joined_elsewhere_keeps_its_trust(self, ship, invitation, medium):
         join(ship, invitation, medium)
         before = files(ship.root)
-        changed(invitation, release_key=pem(Ed25519PrivateKey.generate()))
+        changed(invitation, root=OTHER_ROOT)
         with pytest.raises(
-            EnrolmentError, match="another key than the invitation's: the site has joined else"
+            EnrolmentError, match="another root than the invitation's: the site has joined else"
         ):
             join(ship, invitation, medium)
         assert files(ship.root) == before
@@ -318,7 +358,7 @@ class TestEnrolling:
         assert files(azure.root) == before
 
     def test_an_invitation_is_no_enrolment(self, azure, invitation):
-        with pytest.raises(EnrolmentError, match="this is no enrolment"):
+        with pytest.raises(EnrolmentError, match=r"enrolment format 2, this version reads 1"):
             enrol(azure, CASE, invitation)
 
     def test_one_that_is_too_large_is_refused(self, azure, answer):

@@ -236,6 +236,8 @@ def test_the_golden_files_are_small():
         OUTBOX_1,
         OUTBOX_2,
         "lineage-1.jsonl",
+        "pump-station-1-trust.bundle",
+        "root-1.json",
     }
     assert all(path.stat().st_size < 40_000 for path in GOLDEN.iterdir() if path.is_file())
 

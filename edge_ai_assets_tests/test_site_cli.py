@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from edge_ai_assets import usecase
-from edge_ai_assets.delivery import pack, signing
+from edge_ai_assets.delivery import ceremony, signing
 from edge_ai_assets.enrolment import EnrolmentError, fingerprint
 from edge_ai_assets.home import Home
 from edge_ai_assets.site_cli import sites
@@ -32,7 +32,7 @@ sites: [{name: narvik, road: media}, {name: bergen}]
 @pytest.fixture
 def azure(tmp_path):
     home = Home(tmp_path / "azure")
-    signing.create(home.keys, pack.KEY)
+    ceremony.make(home.keys)
     usecase.dump(CASE, home.usecase)
     return home
 
@@ -84,10 +84,10 @@ def test_both_sides_show_the_same_fingerprints_and_say_to_compare_them(run, azur
     invited = run(azure, "invite", "narvik", "--to", medium)
     joined = run(ship, "join", medium / "narvik.invitation.json", "--to", medium)
     enrolled = run(azure, "enrol", medium / "narvik.enrolment.json")
-    release = fingerprint(signing.load_private(azure.keys / "release.pem").public_key())
+    release = fingerprint((azure.keys / "root.json").read_bytes())
     own = fingerprint(signing.load_private(provision.private_key(ship.site("narvik"))).public_key())
     assert release != own
-    assert shown(invited)["release_key"] == shown(joined)["release_key"] == release
+    assert shown(invited)["root"] == shown(joined)["root"] == release
     assert shown(joined)["site_key"] == shown(enrolled)["site_key"] == own
     assert "over the phone" in joined.stderr and "over the phone" in enrolled.stderr
     assert f"remove {provision.known_key(azure, 'narvik')}" in enrolled.stderr
@@ -107,12 +107,12 @@ def test_json_is_one_object_and_nothing_else(run, azure, ship, medium):
     enrolled = run(azure, "enrol", medium / "narvik.enrolment.json", "--json")
     assert not invited.stderr + joined.stderr + enrolled.stderr
     one, two, three = (json.loads(result.stdout) for result in (invited, joined, enrolled))
-    assert set(one) == {"site", "invitation", "release_key"}
-    assert set(two) == {"site", "home", "enrolment", "release_key", "site_key", "media"}
+    assert set(one) == {"site", "invitation", "root"}
+    assert set(two) == {"site", "home", "enrolment", "root", "site_key", "media"}
     assert set(three) == {"site", "site_key", "known_by"}
     assert one["site"] == two["site"] == three["site"] == "narvik"
     assert one["invitation"] == str(medium / "narvik.invitation.json") and two["home"] == str(ship.root)
-    assert (one["release_key"], two["site_key"]) == (two["release_key"], three["site_key"])
+    assert (one["root"], two["site_key"]) == (two["root"], three["site_key"])
 
 
 def test_a_site_joins_in_a_home_that_does_not_exist(run, ship, invitation, tmp_path):
@@ -168,9 +168,9 @@ class TestRefused:
             run(azure, "join", invitation, "--to", medium)
 
     def test_files_that_are_mixed_up(self, run, azure, ship, invitation, answer, medium):
-        with pytest.raises(EnrolmentError, match="this is no invitation"):
+        with pytest.raises(EnrolmentError, match="invitation format 1, this version reads 2"):
             run(ship, "join", answer, "--to", medium)
-        with pytest.raises(EnrolmentError, match="this is no enrolment"):
+        with pytest.raises(EnrolmentError, match="enrolment format 2, this version reads 1"):
             run(azure, "enrol", invitation)
 
     @pytest.mark.parametrize("command", [("join", "--to", "m"), ("enrol",)], ids=" ".join)

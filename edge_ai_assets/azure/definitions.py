@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from edge_ai_assets import interfaces, keys
-from edge_ai_assets.azure import automation
+from edge_ai_assets.azure import automation, lease
 from edge_ai_assets.azure.assets import history, insights, lake, model, release
 from edge_ai_assets.settings import Settings
 
@@ -48,6 +48,7 @@ def build_defs(
             automation.readings_landed(ingest, first, home),
             automation.packages_arrived(bring_home, home),
             automation.drift_seen(retrain, home, usecase),
+            lease.lease_renewed(home, usecase),
             dg.AutomationConditionSensorDefinition(
                 "what_follows", target=dg.AssetSelection.all(), default_status=dg.DefaultSensorStatus.RUNNING
             ),

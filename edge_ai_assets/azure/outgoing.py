@@ -26,12 +26,15 @@ def bundles(home: Home, usecase: UseCase) -> dict[str, Path]:
         MissingError: there is no release yet.
     """
     acks, have = arrivals.acks(home), inventories(home)
-    found = {"": pack.bundle(home.registry, home.keys, home.media, acks=acks)}
+    lease = usecase.delivery.lease
+    found = {"": pack.bundle(home.registry, home.keys, home.media, acks=acks, lease=lease)}
     for site in usecase.sites:
         if not site.road.pulls and site.name in have:
             own = {site.name: acks[site.name]} if site.name in acks else {}
             into = home.media / site.name
-            found[site.name] = pack.bundle(home.registry, home.keys, into, have=have[site.name], acks=own)
+            found[site.name] = pack.bundle(
+                home.registry, home.keys, into, have=have[site.name], acks=own, lease=lease
+            )
     return found
 
 

@@ -8,14 +8,13 @@ What is in the file, and how it is checked, is `bundlefile`'s; what a site does 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge_ai_assets.delivery import archive, durable
+from edge_ai_assets.delivery import archive, durable, metadata
 from edge_ai_assets.delivery import release as releases
 from edge_ai_assets.delivery.bundlefile import (
     Contents,
@@ -27,18 +26,20 @@ from edge_ai_assets.delivery.bundlefile import (
     heads,
     index_of,
     name_of,
+    trust_of,
 )
 from edge_ai_assets.delivery.errors import ForeignError, MismatchError, MissingError
 from edge_ai_assets.delivery.layout import MARK, Layout
 from edge_ai_assets.delivery.manifest import Descriptor, Digest, encode
-from edge_ai_assets.delivery.release import Release, Statement
+from edge_ai_assets.delivery.release import Release
+from edge_ai_assets.delivery.trust import Trust, Trusted, believed
 
 
 def build(
     layout: Layout,
     version: int,
     out: Path,
-    keys: Sequence[Ed25519PublicKey],
+    trust: Trust | Trusted,
     *,
     have: frozenset[Digest] = frozenset(),
     acks: Mapping[str, bytes] | None = None,
@@ -47,9 +48,10 @@ def build(
 
     Args:
         out: the folder that gets `<usecase>-<version>.bundle`, whole or not at all.
-        have: digests that the site has (its `Layout.blobs()`), left out but for the three documents.
-        acks: acknowledgements that ride along, by site; with one, the bundle is of format 2, which earlier
-            versions refuse.
+        trust: by what the release in `layout` is believed. The bundle brings the trust metadata that `layout`
+            has; without any, a site that trusts by a key can take it, and none other.
+        have: digests that the site has (its `Layout.blobs()`), left out but for the documents.
+        acks: acknowledgements that ride along, by site.
 
     Returns:
         The path of the bundle.
@@ -59,11 +61,14 @@ def build(
             acknowledgement is too large or for what is no name of a site.
     """
     acks = acks or {}
-    statement = releases.find(layout, version, keys)
+    statement = releases.find(layout, version, believed(trust))
+    top = layout.tags().get(metadata.TAG)
+    brought = trust_of(layout, top) if top else ()
     path = out / f"{statement.release.usecase}-{version}.bundle"
-    contents = contents_of(statement, have, acks_of(acks))
+    contents = contents_of(statement, have, acks_of(acks), brought)
+    index = index_of(statement, brought)
     with durable.locked(out / ".lock"), durable.replacing(path) as file:
-        file.writelines(archive.pack(_members(layout, statement, contents, acks)))
+        file.writelines(archive.pack(_members(layout, index, contents, acks)))
     return path
 
 
@@ -88,35 +93,40 @@ def acks(path: Path) -> dict[str, bytes]:
         return heads(path, contents, members)[1]
 
 
-def verify(path: Path, keys: Sequence[Ed25519PublicKey]) -> Release:
-    """Check every byte of a bundle: form, digests, signature.
+def verify(path: Path, trust: Trust | Trusted) -> Release:
+    """Check every byte of a bundle: form, digests, signatures, age. Nothing is written.
 
     Raises:
         DeliveryError: see `bundlefile.checked`.
     """
-    return checked(path, keys)[0].release
+    return checked(path, trust).statement.release
 
 
-def import_bundle(path: Path, layout: Layout, keys: Sequence[Ed25519PublicKey]) -> Release:
+def import_bundle(path: Path, layout: Layout, trust: Trust | Trusted) -> Release:
     """Bring the release of a bundle into `layout`.
 
     Doing it again is harmless, and goes on where it was cut off. The whole bundle is checked before anything
-    is written, and each blob again as it is written. Tags come last and all at once.
+    is written, and each blob again as it is written. Tags, that of the trust metadata among them, come last
+    and all at once.
 
     Raises:
         MissingError: a blob was left out of the bundle that is not in `layout` either.
         ForeignError: `layout` holds releases of another use case, or another release of this version.
         DeliveryError: see `verify`. In every case the tags are as they were.
     """
-    statement, contents = checked(path, keys)
+    found = checked(path, trust)
+    statement = found.statement
+    needed = {part.digest for part in statement.blobs}
     with layout.writing():
-        last = releases.latest(layout, keys)
+        last = releases.latest(layout, believed(trust))
         if last and last.usecase != statement.release.usecase:
             raise ForeignError(
                 f"{path} refused: it is of use case {statement.release.usecase!r}, not {last.usecase!r}"
             )
         wanted: dict[str, Descriptor] = {}
-        for part, blob in zip(statement.blobs, contents.blobs, strict=True):
+        for part, blob in zip(found.parts, found.contents.blobs, strict=True):
+            if part.digest not in needed:
+                continue  # trust metadata, of which what was accepted is kept
             if blob.included:
                 wanted[name_of(part.digest)] = part
             elif not layout.intact(part):
@@ -133,14 +143,14 @@ def import_bundle(path: Path, layout: Layout, keys: Sequence[Ed25519PublicKey]) 
             raise MismatchError(
                 f"{path} refused: it changed while it was imported, {min(wanted)} is gone from it"
             )
-        releases.record(layout, statement)
+        releases.record(layout, statement, found.accepted)
     return statement.release
 
 
 def _members(
-    layout: Layout, statement: Statement, contents: Contents, acks: Mapping[str, bytes]
+    layout: Layout, index: bytes, contents: Contents, acks: Mapping[str, bytes]
 ) -> Iterator[archive.Member]:
-    first = {"bundle.json": encode(contents), "oci-layout": MARK, "index.json": index_of(statement)}
+    first = {"bundle.json": encode(contents), "oci-layout": MARK, "index.json": index}
     first |= {ack_name(ack.site): acks[ack.site] for ack in contents.acks}
     for name, data in first.items():
         yield archive.Member(name, len(data), [data])

@@ -11,19 +11,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge_ai_assets.delivery import archive, durable
+from edge_ai_assets.delivery import archive, durable, metadata
 from edge_ai_assets.delivery import release as releases
-from edge_ai_assets.delivery.errors import DeliveryError, MalformedError, MismatchError, TooLargeError
+from edge_ai_assets.delivery.errors import (
+    DeliveryError,
+    MalformedError,
+    MismatchError,
+    TooLargeError,
+    UntrustedError,
+)
 from edge_ai_assets.delivery.layout import MARK
 from edge_ai_assets.delivery.manifest import (
     MANIFEST,
     MAX_DOCUMENT,
+    Blobs,
     Descriptor,
     Digest,
     Index,
@@ -34,11 +41,12 @@ from edge_ai_assets.delivery.manifest import (
     tagged,
 )
 from edge_ai_assets.delivery.release import Statement
+from edge_ai_assets.delivery.trust import Accepted, Trust, Trusted
 
-FORMAT = 2
-"""Of a bundle with acknowledgements. One without is of format 1, and every version reads it."""
+FORMAT = 3
+"""Of a bundle with trust metadata. Without, it is of format 2 if it has acknowledgements, else of 1."""
 DOCUMENTS = 3
-"""So many first blobs of a release (see `Statement.blobs`) are always in: it can be checked anywhere."""
+"""So many first blobs are in a bundle of format 1 or 2 in any case: it can be checked anywhere."""
 MAX_BLOBS = 1000
 MAX_ACK = 64 * 1024
 """Bytes of one acknowledgement."""
@@ -74,6 +82,10 @@ class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     blobs: tuple[Blob, ...]
     acks: tuple[Ack, ...] = ()
     """By site, each site once; left out when there are none."""
+    trust: Digest | None = None
+    """Of the manifest of the trust metadata; format 3 only."""
+    documents: int = 0
+    """So many first blobs are in the bundle in any case; format 3 only."""
 
 
 class _Format(msgspec.Struct):
@@ -93,15 +105,38 @@ class _Documents:
         return data
 
 
-def contents_of(statement: Statement, have: frozenset[Digest], acks: tuple[Ack, ...] = ()) -> Contents:
-    """bundle.json for a release, what the site has, and what is acknowledged."""
-    release, parts = statement.release, statement.blobs
+def contents_of(
+    statement: Statement,
+    have: frozenset[Digest],
+    acks: tuple[Ack, ...] = (),
+    trust: tuple[Descriptor, ...] = (),
+) -> Contents:
+    """bundle.json for a release, what the site has, what is acknowledged, and the manifest and documents of
+    the trust metadata."""
+    release = statement.release
+    number = FORMAT if trust else 2 if acks else 1
+    always = statement.documents + len(trust) if trust else DOCUMENTS
     blobs = tuple(
-        Blob(part.digest, part.size, position < DOCUMENTS or part.digest not in have)
-        for position, part in enumerate(parts)
+        Blob(part.digest, part.size, position < always or part.digest not in have)
+        for position, part in enumerate(parts_of(statement, trust))
     )
-    number = FORMAT if acks else 1
-    return Contents(number, release.usecase, release.version, parts[1].digest, blobs, acks)
+    said = (release.usecase, release.version, statement.blobs[1].digest, blobs, acks)
+    return Contents(number, *said, trust[0].digest, always) if trust else Contents(number, *said)
+
+
+def parts_of(statement: Statement, trust: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
+    """The blobs of a bundle, each once: documents first, the trust metadata after those of the release."""
+    parts, at = statement.blobs, statement.documents
+    ordered = (*parts[:at], *trust, *parts[at:])
+    return tuple({part.digest: part for part in reversed(ordered)}[digest] for digest in _digests(ordered))
+
+
+def trust_of(blobs: Blobs, top: Descriptor) -> tuple[Descriptor, ...]:
+    """The manifest of trust metadata and its documents."""
+    files = metadata.read(blobs, top).files
+    layers = metadata.manifest_of(files).layers
+    unique = {layer.digest: Descriptor(layer.media_type, layer.digest, layer.size) for layer in layers}
+    return (Descriptor(MANIFEST, top.digest, top.size), *unique.values())
 
 
 def acks_of(acks: Mapping[str, bytes]) -> tuple[Ack, ...]:
@@ -116,9 +151,9 @@ def acks_of(acks: Mapping[str, bytes]) -> tuple[Ack, ...]:
     return listed
 
 
-def index_of(statement: Statement) -> bytes:
-    """index.json for a release."""
-    return encode(Index(tagged(statement.tags)))
+def index_of(statement: Statement, trust: tuple[Descriptor, ...] = ()) -> bytes:
+    """index.json for a release and the trust metadata."""
+    return encode(Index(tagged(statement.tags | ({metadata.TAG: trust[0]} if trust else {}))))
 
 
 def begin(path: Path, file: BinaryIO) -> tuple[Contents, Iterator[archive.Member]]:
@@ -138,10 +173,16 @@ def begin(path: Path, file: BinaryIO) -> tuple[Contents, Iterator[archive.Member
         raise MalformedError(
             f"{path} refused: {len(contents.blobs)} blobs, it must be {DOCUMENTS} to {MAX_BLOBS}"
         )
-    if (contents.format == 1) is bool(contents.acks):
+    if contents.format < FORMAT and (contents.format == 1) is bool(contents.acks):
         raise MalformedError(
             f"{path} refused: format {contents.format} with {len(contents.acks)} acknowledgements; "
-            f"format 1 has none, format {FORMAT} at least one"
+            "format 1 has none, format 2 at least one"
+        )
+    if (contents.format == FORMAT) is (contents.trust is None):
+        raise MalformedError(f"{path} refused: trust metadata belongs to format {FORMAT}, and to no other")
+    if contents.trust and not DOCUMENTS < contents.documents <= len(contents.blobs):
+        raise MalformedError(
+            f"{path} refused: {contents.documents} documents among {len(contents.blobs)} blobs"
         )
     if problem := _wrong(contents.acks):
         raise type(problem)(f"{path} refused: {problem}")
@@ -168,11 +209,25 @@ def heads(
     return index, acks
 
 
-def checked(path: Path, keys: Sequence[Ed25519PublicKey]) -> tuple[Statement, Contents]:
+@dataclass(frozen=True)
+class Checked:
+    """What a bundle holds."""
+
+    statement: Statement
+    contents: Contents
+    parts: tuple[Descriptor, ...]
+    """What its blobs are."""
+    accepted: Accepted | None
+    """The trust metadata that it brings; None at a site that trusts by a key alone."""
+
+
+def checked(path: Path, trust: Trust | Trusted) -> Checked:
     """What a bundle holds, after every byte was checked.
 
     Raises:
-        UntrustedError: none of `keys` signed its release.
+        UntrustedError: its release is not one of those that `trust` lists once it has the bundle's metadata,
+            or is not signed by one of its keys.
+        StaleError, RollbackError: see `Trust.checked`.
         MalformedError, TooLargeError: it is torn, or anything in it is not as it must be.
         MismatchError: a blob has another content than its digest says.
     """
@@ -180,33 +235,54 @@ def checked(path: Path, keys: Sequence[Ed25519PublicKey]) -> tuple[Statement, Co
         contents, members = begin(path, file)
         index, _ = heads(path, contents, members)
         documents = _Documents()
-        for blob in contents.blobs[:DOCUMENTS]:
+        always = contents.documents or DOCUMENTS
+        for blob in contents.blobs[:always]:
             data = _small(members, name_of(blob.digest), path)
-            documents.by_digest[digest_of(data)] = data
-        statement = _statement(path, contents, index, documents, keys)
-        for blob in contents.blobs[DOCUMENTS:]:
+            if digest_of(data) != blob.digest:
+                raise MismatchError(f"{path} refused: blob {blob.digest} in it has another digest")
+            documents.by_digest[blob.digest] = data
+        for blob in contents.blobs[always:]:
             if not blob.included:
                 continue
-            if digest_of_chunks(_member(members, name_of(blob.digest), path).chunks) != blob.digest:
+            if digest_of_chunks(_large(members, blob, path).chunks) != blob.digest:
                 raise MismatchError(f"{path} refused: blob {blob.digest} in it has another digest")
         if extra := next(members, None):
             raise MalformedError(f"{path} refused: it holds {extra.name!r}, which is no part of its release")
-    return statement, contents
+    # Signatures last: what is torn is told apart from what is forged.
+    return _found(path, contents, index, documents, trust)
 
 
-def _statement(
-    path: Path, contents: Contents, index: bytes, documents: _Documents, keys: Sequence[Ed25519PublicKey]
-) -> Statement:
+def _found(
+    path: Path, contents: Contents, index: bytes, documents: _Documents, trust: Trust | Trusted
+) -> Checked:
     """The release of the bundle, and nothing in bundle.json and index.json but what follows from it."""
     first = contents.blobs[0]
+    sizes = {blob.digest: blob.size for blob in contents.blobs}
+    accepted: Accepted | None = None
+    brought: tuple[Descriptor, ...] = ()
     try:
+        if contents.trust:
+            top = Descriptor(MANIFEST, contents.trust, sizes.get(contents.trust, 0))
+            brought = trust_of(documents, top)
+            accepted = trust.checked(documents, top) if isinstance(trust, Trust) else None
+        elif isinstance(trust, Trust):
+            raise UntrustedError(
+                f"it is of format {contents.format}, which brings no trust metadata, and this site "
+                "trusts by that: build it anew"
+            )
+        keys = accepted.listed if accepted else cast("Trusted", trust)
         statement = releases.read(documents, Descriptor(MANIFEST, first.digest, first.size), keys)
     except DeliveryError as error:
         raise type(error)(f"{path} refused: {error}") from error
     left_out = frozenset(blob.digest for blob in contents.blobs if not blob.included)
-    if contents != contents_of(statement, left_out, contents.acks) or index != index_of(statement):
+    said = contents_of(statement, left_out, contents.acks, brought)
+    if contents != said or index != index_of(statement, brought):
         raise MalformedError(f"{path} refused: it says something else than its signed release")
-    return statement
+    return Checked(statement, contents, parts_of(statement, brought), accepted)
+
+
+def _digests(parts: tuple[Descriptor, ...]) -> tuple[Digest, ...]:
+    return tuple(dict.fromkeys(part.digest for part in parts))
 
 
 def _member(members: Iterator[archive.Member], name: str, path: Path) -> archive.Member:
@@ -214,6 +290,18 @@ def _member(members: Iterator[archive.Member], name: str, path: Path) -> archive
     if member is None or member.name != name:
         found = repr(member.name) if member else "its end"
         raise MalformedError(f"{path} refused: {found} stands where {name!r} must be")
+    return member
+
+
+def _large(members: Iterator[archive.Member], blob: Blob, path: Path) -> archive.Member:
+    """A blob of the bundle, as large as is said and allowed: a sparse file costs its maker nothing."""
+    member = _member(members, name_of(blob.digest), path)
+    if blob.size > releases.MAX_MODEL:
+        raise TooLargeError(f"{path} refused: a blob of {blob.size} bytes, {releases.MAX_MODEL} are allowed")
+    if member.size != blob.size:
+        raise MismatchError(
+            f"{path} refused: {member.name!r} has {member.size} bytes, {blob.size} are allowed"
+        )
     return member
 
 

@@ -37,3 +37,7 @@ class ForeignError(DeliveryError):
 
 class KeyFileError(DeliveryError):
     """A key file that cannot be made or used."""
+
+
+class StaleError(DeliveryError):
+    """Trust metadata that has expired, by this machine's clock."""

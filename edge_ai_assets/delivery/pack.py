@@ -4,41 +4,49 @@ bundle."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from edge_ai_assets.delivery import bundle as bundles
+from edge_ai_assets.delivery import ceremony, metadata, signing
 from edge_ai_assets.delivery import image as images
 from edge_ai_assets.delivery import release as releases
-from edge_ai_assets.delivery import signing
+from edge_ai_assets.delivery.authority import LEASE, Authority
 from edge_ai_assets.delivery.errors import MissingError
+from edge_ai_assets.delivery.keyring import Keyring
 from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.listing import path_of
 from edge_ai_assets.delivery.manifest import Digest
 from edge_ai_assets.delivery.release import Release
+from edge_ai_assets.delivery.trust import Trust, Trusted
 
-KEY = "release"
+KEY = ceremony.ONLINE
 
 
-def release(model: Path, registry: Path, keys: Path, usecase: str) -> Release:
+def release(model: Path, registry: Path, keys: Path, usecase: str, lease: timedelta = LEASE) -> Release:
     """Publish a model's folder as the next release; the model that is out already stays the release it is.
 
     Args:
         model: what training wrote, with `lineage.json`.
-        keys: holds the release key; made on first use.
+        keys: holds the keys of all roles; made on first use.
+        lease: how long a site that hears nothing may rely on what is released.
     """
+    from edge_ai_assets.delivery import attest
     from edge_ai_assets.ml import evaluation, lineage
 
-    private = keys / f"{KEY}.pem"
-    if not private.exists():
-        signing.create(keys, KEY)
-    layout, came_from = Layout(registry), lineage.read(model)
+    layout, came_from, metrics = Layout(registry), lineage.read(model), evaluation.recorded(model)
+    signer = current(registry, keys, lease)
+    made = images.build(model, layout, annotations={"org.opencontainers.image.title": usecase})
     return releases.publish(
         layout,
-        image=images.build(model, layout, annotations={"org.opencontainers.image.title": usecase}),
+        image=made,
+        attached=attest.attach(layout, made, model, usecase=usecase, came_from=came_from, metrics=metrics),
         usecase=usecase,
         run_id=came_from.training_run,
         data_version=came_from.training_set,
-        metrics=evaluation.recorded(model),
-        key=signing.load_private(private),
+        metrics=metrics,
+        key=signing.load_private(keys / f"{KEY}.pem"),
+        authority=signer,
     )
 
 
@@ -49,12 +57,14 @@ def bundle(
     *,
     have: frozenset[Digest] = frozenset(),
     acks: Mapping[str, bytes] | None = None,
+    lease: timedelta = LEASE,
 ) -> Path:
     """Write the newest release as an offline bundle; its path.
 
     Args:
         have: what the site that it is for has already.
         acks: acknowledgements that ride along, by site.
+        lease: see `release`; a tenth of it is the most that a bundle's metadata may be old.
 
     Raises:
         MissingError: there is no release yet.
@@ -62,24 +72,60 @@ def bundle(
     last = newest(registry, keys)
     if last is None:
         raise MissingError(f"{registry} holds no release: materialize release/image first")
+    signer = current(registry, keys, lease)
     media.mkdir(parents=True, exist_ok=True)
-    public = signing.load_public(signing.public_path(keys / f"{KEY}.pem"))
-    return bundles.build(Layout(registry), last.version, media, [public], have=have, acks=acks)
+    layout = Layout(registry)
+    return bundles.build(layout, last.version, media, Trust(signer.root, layout), have=have, acks=acks)
+
+
+def current(registry: Path, keys: Path, lease: timedelta = LEASE) -> Authority:
+    """Sign the registry's trust metadata anew if that is due; who signs for it.
+
+    Keys and metadata are made when there are none, and releases from before that are listed.
+    """
+    signer, layout = ceremony.authority(keys, lease), Layout(registry)
+    with layout.editing() as tags:
+        if metadata.TAG not in tags:
+            own = [signing.load_public(signing.public_path(keys / f"{KEY}.pem"))]
+            found = [
+                releases.read(layout, tags[f"release-{number}"], own) for number in releases.versions(tags)
+            ]
+            signed = {
+                path_of(each.release.usecase, each.release.version): layout.get(
+                    each.blobs[1].digest, max_bytes=releases.MAX_STATEMENT
+                )
+                for each in found
+            }
+            tags[metadata.TAG] = signer.listed(layout, tags, signed)
+        else:
+            tags[metadata.TAG] = signer.current(layout, tags)
+    return signer
+
+
+def root(registry: Path, keys: Path) -> bytes:
+    """The newest root metadata: what a site is given to trust by. MissingError when there is none."""
+    return Authority(ceremony.first_root(keys), Keyring([])).latest_root(Layout(registry))
 
 
 def get(registry: Path, keys: Path, version: int) -> Release:
-    """A release in the registry, its signature checked; MissingError when there is none of that version."""
-    public = signing.load_public(signing.public_path(keys / f"{KEY}.pem"))
-    return releases.get(Layout(registry), version, [public])
+    """A release in the registry, checked; MissingError when there is none of that version."""
+    return releases.get(Layout(registry), version, _trusted(registry, keys))
 
 
 def known(registry: Path, keys: Path) -> list[Release]:
-    """Every release in the registry, signatures checked, oldest first; none before the first."""
-    public = signing.public_path(keys / f"{KEY}.pem")
-    return releases.all_releases(Layout(registry), [signing.load_public(public)]) if public.exists() else []
+    """Every release in the registry, checked, oldest first; none before the first."""
+    return releases.all_releases(Layout(registry), _trusted(registry, keys))
 
 
 def newest(registry: Path, keys: Path) -> Release | None:
-    """The newest release in the registry, its signature checked; None when there is none."""
+    """The newest release in the registry, checked; None when there is none."""
+    return releases.latest(Layout(registry), _trusted(registry, keys))
+
+
+def _trusted(registry: Path, keys: Path) -> Trusted:
+    """By what a registry's own side believes its releases: those from before trust metadata by their key."""
+    layout = Layout(registry)
+    if metadata.TAG in layout.tags():
+        return Trust(ceremony.first_root(keys), layout).held()
     public = signing.public_path(keys / f"{KEY}.pem")
-    return releases.latest(Layout(registry), [signing.load_public(public)]) if public.exists() else None
+    return [signing.load_public(public)] if public.exists() else []

@@ -18,12 +18,15 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from edge_ai_assets.delivery import image as images
-from edge_ai_assets.delivery import signing
+from edge_ai_assets.delivery import metadata, signing
+from edge_ai_assets.delivery.authority import Authority
 from edge_ai_assets.delivery.errors import ForeignError, MalformedError, MismatchError
 from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.listing import Listed, path_of
 from edge_ai_assets.delivery.manifest import (
     EMPTY,
     MANIFEST,
+    MAX_DOCUMENT,
     Blobs,
     Descriptor,
     Digest,
@@ -33,8 +36,10 @@ from edge_ai_assets.delivery.manifest import (
     encode,
     read_manifest,
 )
+from edge_ai_assets.delivery.trust import Accepted, Trust, Trusted
 
-FORMAT = 1
+FORMAT = 2
+"""Of a release with something attached. One without is of format 1, and every version reads it."""
 LATEST = "latest"
 PAYLOAD = "application/vnd.edge-ai.release+json"
 ARTIFACT = "application/vnd.edge-ai.release.v1"
@@ -47,7 +52,7 @@ MAX_MODEL = 8 << 30
 _NUMBERED = re.compile(r"release-([1-9][0-9]{0,8})")
 
 
-class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What the signature covers."""
 
     usecase: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
@@ -59,7 +64,9 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     run_id: str
     data_version: str
     metrics: dict[str, float]
-    format: int = FORMAT
+    attached: dict[Annotated[str, msgspec.Meta(pattern=r"^(sbom|provenance)\Z")], Digest] = {}
+    """Manifests of artifacts about the image, by what they are."""
+    format: int = msgspec.field(default_factory=lambda: 1)
 
 
 class _Format(msgspec.Struct):
@@ -72,13 +79,24 @@ class Statement:
 
     release: Release
     blobs: tuple[Descriptor, ...]
-    """Each once: the artifact's manifest, the envelope, the image's manifest, then configs and layers."""
+    """Each once: the artifact's manifest, the envelope, the image's manifest, manifests of what is attached,
+    then configs and layers."""
+
+    @property
+    def documents(self) -> int:
+        """So many first blobs are what `read` reads."""
+        return 3 + len(self.release.attached)
 
     @property
     def tags(self) -> dict[str, Descriptor]:
         """The tags that name this release alone."""
         version = self.release.version
-        return {f"image-{version}": self.blobs[2], f"release-{version}": self.blobs[0]}
+        attached = zip(sorted(self.release.attached), self.blobs[3:], strict=False)
+        return {
+            f"image-{version}": self.blobs[2],
+            f"release-{version}": self.blobs[0],
+            **{f"{name}-{version}": descriptor for name, descriptor in attached},
+        }
 
 
 def publish(
@@ -92,6 +110,8 @@ def publish(
     key: Ed25519PrivateKey,
     keys: Sequence[Ed25519PublicKey] = (),
     created: datetime | None = None,
+    attached: Mapping[str, Digest] | None = None,
+    authority: Authority | None = None,
 ) -> Release:
     """Make an image in `layout` the next release, or return the latest one if it is of this very image.
 
@@ -99,14 +119,18 @@ def publish(
         key: signs; keep it where only the publisher can read it.
         keys: further keys that earlier releases may have been signed with.
         created: with a time zone; now when absent.
+        attached: manifests in `layout` about the image: `sbom`, `provenance`.
+        authority: lists the release in the registry's trust metadata.
 
     Raises:
         MissingError: the image is not in `layout`.
         ForeignError: `layout` holds releases of another use case.
-        UntrustedError: the latest release in `layout` is not signed by `key` or one of `keys`.
+        UntrustedError: the latest release in `layout` is not listed, or without an authority, not signed by
+            `key` or one of `keys`.
     """
     with layout.editing() as tags:
-        trusted = [key.public_key(), *keys]
+        own = [key.public_key(), *keys]
+        trusted = Trust(authority.root, layout).held() if authority and metadata.TAG in tags else own
         last = read(layout, tags[LATEST], trusted).release if LATEST in tags else None
         if last and last.usecase != usecase:
             raise ForeignError(
@@ -124,23 +148,29 @@ def publish(
             run_id=run_id,
             data_version=data_version,
             metrics={name: float(value) for name, value in metrics.items()},
+            attached=dict(attached or {}),
+            format=FORMAT if attached else 1,
         )
         payload = encode(release)
         release = _decoded(payload)  # a wrong name or a NaN is refused here and not on a site
-        statement = layout.put(signing.envelope(payload, PAYLOAD, key), ENVELOPE)
+        signed = signing.envelope(payload, PAYLOAD, key)
+        statement = layout.put(signed, ENVELOPE)
         layout.put(NOTHING, EMPTY)
         top = layout.put(encode(_artifact(statement.size, statement.digest, subject)), MANIFEST)
-        tags |= read(layout, top, trusted).tags | {LATEST: top}
+        tags |= read(layout, top, own).tags | {LATEST: top}
+        if authority:
+            path = path_of(release.usecase, release.version)
+            tags[metadata.TAG] = authority.listed(layout, tags, {path: signed})
         return release
 
 
-def read(blobs: Blobs, top: Descriptor, keys: Sequence[Ed25519PublicKey]) -> Statement:
+def read(blobs: Blobs, top: Descriptor, keys: Trusted) -> Statement:
     """The release that a descriptor leads to, verified.
 
-    Only the three documents are read; configs and layers are checked where they are used.
+    Only documents are read; configs and layers are checked where they are used.
 
     Raises:
-        UntrustedError: none of `keys` signed it.
+        UntrustedError: it is not listed, or none of `keys` signed it.
         MalformedError: it is no release, or of a format this version does not read.
         MismatchError: the statement is about another image than the artifact.
     """
@@ -155,25 +185,37 @@ def read(blobs: Blobs, top: Descriptor, keys: Sequence[Ed25519PublicKey]) -> Sta
     data = blobs.get(envelope.digest, max_bytes=MAX_STATEMENT)
     if manifest != _artifact(len(data), envelope.digest, image) or digest_of(encode(manifest)) != top.digest:
         raise MalformedError(f"{what} is refused: its manifest is not in the one form allowed")
-    release = _decoded(signing.open_envelope(data, PAYLOAD, keys))
+    release = _believed(data, keys)
     if release.image != image.digest:
         raise MismatchError(
             f"{what} is refused: its statement is about {release.image}, it refers to {image.digest}"
         )
-    parts = [top, envelope, image, manifest.config]
+    parts, rest = [top, envelope, image], [manifest.config]
     content = read_manifest(blobs, image)
-    parts += [content.config, *content.layers]
+    rest += [content.config, *content.layers]
+    for _, digest in sorted(release.attached.items()):
+        size = len(blobs.get(digest, max_bytes=MAX_DOCUMENT))
+        parts.append(Descriptor(MANIFEST, digest, size))
+        about = read_manifest(blobs, parts[-1])
+        if about.subject is None or about.subject.digest != release.image:
+            raise MismatchError(f"{what} is refused: {digest} is attached to it and about something else")
+        rest += [about.config, *about.layers]
+    parts += rest
     unique = {part.digest: Descriptor(part.media_type, part.digest, part.size) for part in reversed(parts)}
     return Statement(
         release, tuple(unique[digest] for digest in dict.fromkeys(part.digest for part in parts))
     )
 
 
-def record(layout: Layout, statement: Statement) -> None:
+def record(layout: Layout, statement: Statement, accepted: Accepted | None = None) -> None:
     """Tag a release whose blobs are all in `layout`; `latest` only ever moves to a newer one.
+
+    Args:
+        accepted: the trust metadata that lists it, which takes the place of what `layout` had.
 
     Raises:
         ForeignError: `layout` has another release under that version; the tags are as they were.
+        MismatchError: other trust metadata was accepted meanwhile; the tags are as they were.
     """
     version = statement.release.version
     with layout.editing() as tags:
@@ -183,15 +225,19 @@ def record(layout: Layout, statement: Statement) -> None:
         if version >= max(versions(tags), default=0):
             tags[LATEST] = statement.blobs[0]
         tags |= statement.tags
+        if accepted:
+            if tags.get(metadata.TAG) != accepted.after:
+                raise MismatchError(f"release {version} refused: another was taken in meanwhile; try again")
+            tags[metadata.TAG] = accepted.keep(layout)
 
 
-def latest(layout: Layout, keys: Sequence[Ed25519PublicKey]) -> Release | None:
+def latest(layout: Layout, keys: Trusted) -> Release | None:
     """The newest release, verified; None when there is none yet. Errors of `read`."""
     top = layout.tags().get(LATEST)
     return read(layout, top, keys).release if top else None
 
 
-def find(layout: Layout, version: int, keys: Sequence[Ed25519PublicKey]) -> Statement:
+def find(layout: Layout, version: int, keys: Trusted) -> Statement:
     """Like `get`, with the blobs."""
     statement = read(layout, layout.resolve(f"release-{version}"), keys)
     if statement.release.version != version:
@@ -201,7 +247,7 @@ def find(layout: Layout, version: int, keys: Sequence[Ed25519PublicKey]) -> Stat
     return statement
 
 
-def get(layout: Layout, version: int, keys: Sequence[Ed25519PublicKey]) -> Release:
+def get(layout: Layout, version: int, keys: Trusted) -> Release:
     """The release of that version, verified.
 
     Raises:
@@ -212,7 +258,7 @@ def get(layout: Layout, version: int, keys: Sequence[Ed25519PublicKey]) -> Relea
     return find(layout, version, keys).release
 
 
-def all_releases(layout: Layout, keys: Sequence[Ed25519PublicKey]) -> list[Release]:
+def all_releases(layout: Layout, keys: Trusted) -> list[Release]:
     """Every release, verified, oldest first; errors of `get` for the first that is bad."""
     return [get(layout, version, keys) for version in versions(layout.tags())]
 
@@ -232,11 +278,26 @@ def _artifact(size: int, envelope: Digest, image: Descriptor) -> Manifest:
     )
 
 
+def _believed(envelope: bytes, trusted: Trusted) -> Release:
+    if not isinstance(trusted, Listed):
+        return _decoded(signing.open_envelope(envelope, PAYLOAD, trusted))
+    # What is listed is believed for that, by whomever the envelope says that it is signed.
+    release = _decoded(signing.payload_of(envelope, PAYLOAD))
+    trusted.require(path_of(release.usecase, release.version), envelope)
+    return release
+
+
 def _decoded(payload: bytes) -> Release:
     what = f"the statement {digest_of(payload)}"
     found = decode(payload, _Format, what).format
-    if found != FORMAT:
+    if not 1 <= found <= FORMAT:
         raise MalformedError(
-            f"{what} is refused: release format {found}, this version reads {FORMAT}; upgrade it first"
+            f"{what} is refused: release format {found}, this version reads 1 to {FORMAT}; upgrade it first"
         )
-    return decode(payload, Release, what)
+    release = decode(payload, Release, what)
+    if (release.format == 1) is bool(release.attached):
+        raise MalformedError(
+            f"{what} is refused: format {release.format} with {len(release.attached)} attachments; "
+            f"format 1 has none, format {FORMAT} at least one"
+        )
+    return release

@@ -128,11 +128,7 @@ def open_envelope(data: bytes, payload_type: str, keys: Sequence[Ed25519PublicKe
         UntrustedError: it is of another type, or no signature checks out against any of the keys. Key ids in
             it are hints from whoever made it and are not relied upon.
     """
-    found = decode(data, _Envelope, "envelope")
-    if found.payload_type != payload_type:
-        raise UntrustedError(
-            f"a statement of type {found.payload_type!r} is refused here, it must be {payload_type!r}"
-        )
+    found = _of_type(data, payload_type)
     if len(found.signatures) > MAX_SIGNATURES:
         raise UntrustedError(
             f"{len(found.signatures)} signatures are refused, at most {MAX_SIGNATURES} are looked at"
@@ -151,6 +147,25 @@ def open_envelope(data: bytes, payload_type: str, keys: Sequence[Ed25519PublicKe
     raise UntrustedError(
         f"no valid signature of a trusted key (trusted: {trusted}; it claims to be signed by {claimed})"
     )
+
+
+def payload_of(data: bytes, payload_type: str) -> bytes:
+    """The payload of an envelope whose bytes are believed for another reason than its signatures.
+
+    Raises:
+        MalformedError: it is no envelope.
+        UntrustedError: it is of another type.
+    """
+    return _unbase64(_of_type(data, payload_type).payload)
+
+
+def _of_type(data: bytes, payload_type: str) -> _Envelope:
+    found = decode(data, _Envelope, "envelope")
+    if found.payload_type != payload_type:
+        raise UntrustedError(
+            f"a statement of type {found.payload_type!r} is refused here, it must be {payload_type!r}"
+        )
+    return found
 
 
 def _pae(payload_type: str, payload: bytes) -> bytes:

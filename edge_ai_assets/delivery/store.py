@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from pathlib import Path
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge_ai_assets.delivery import durable, image
+from edge_ai_assets.delivery import durable, image, metadata
 from edge_ai_assets.delivery import release as releases
-from edge_ai_assets.delivery.errors import ForeignError, MalformedError, RollbackError
+from edge_ai_assets.delivery.errors import ForeignError, MalformedError, MismatchError, RollbackError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.manifest import decode, encode
 from edge_ai_assets.delivery.release import MAX_MODEL, Release
+from edge_ai_assets.delivery.trust import Trust, Trusted, believed, top_of
 
 FORMAT = 1
 MAX_INSTALLED = 16 << 20
@@ -49,13 +49,14 @@ class SiteStore:
     def fetch(
         self,
         source: Layout,
-        keys: Sequence[Ed25519PublicKey],
+        trust: Trust | Trusted,
         *,
         version: int | None = None,
         allow_rollback: bool = False,
     ) -> Release:
         """Install a release: verified, copied, unpacked.
 
+        Trust metadata that comes with it is taken in together with it, and renews the lease.
         Doing it again is harmless, repairs what was damaged and goes on where it was cut off. `releases` does
         not show what is not wholly installed.
 
@@ -66,17 +67,25 @@ class SiteStore:
 
         Raises:
             MissingError: `source` has no such release.
-            UntrustedError: none of `keys` signed it.
-            RollbackError: it is older than the newest that was installed.
+            UntrustedError: it is not listed, or not signed by one of the keys.
+            StaleError: the trust metadata in `source` has expired; that in this store does not expire.
+            RollbackError: it is older than the newest that was installed, or its metadata is.
             ForeignError: it is of another use case, or another release under an installed version.
             DeliveryError: a digest, a size or a form does not check out. What was installed stays.
         """
         with durable.locked(self.folder / ".lock"), self.layout.writing():
-            if version is None:
-                statement = releases.read(source, source.resolve(releases.LATEST), keys)
-            else:
-                statement = releases.find(source, version, keys)
+            # The tag first, then the list: what was released in between is not asked for.
+            top = source.resolve(releases.LATEST if version is None else f"release-{version}")
+            accepted = None
+            if isinstance(trust, Trust) and source.path != self.layout.path:
+                accepted = trust.checked(source, top_of(source))
+            keys = accepted.listed if accepted else believed(trust)
+            statement = releases.read(source, top, keys)
             release = statement.release
+            if version not in (None, release.version):
+                raise MismatchError(
+                    f"release {version} refused: its statement says that it is {release.version}"
+                )
             installed = self._installed()
             if installed:
                 _admit(release, installed, allow_rollback)
@@ -84,10 +93,17 @@ class SiteStore:
                 if not self.layout.intact(part):
                     with source.open(part.digest, max_bytes=part.size) as file:
                         self.layout.put_chunks(durable.chunks_of(file), part.media_type, expect=part)
-            releases.record(self.layout, statement)
+            releases.record(self.layout, statement, accepted)
             self._unpack(release)
             self._write(_with(installed, release), installed)
         return release
+
+    def renew(self, source: Layout, trust: Trust) -> None:
+        """Take in newer trust metadata without a release; errors of `Trust.checked`."""
+        with durable.locked(self.folder / ".lock"), self.layout.editing() as tags:
+            accepted = trust.checked(source, top_of(source))
+            if tags.get(metadata.TAG) == accepted.after:
+                tags[metadata.TAG] = accepted.keep(self.layout)
 
     def path(self, release: Release) -> Path:
         """The folder with the files of an installed release (model.onnx, contract.json, …)."""
@@ -133,8 +149,8 @@ class SiteStore:
             with self.layout.editing() as tags:
                 for version in releases.versions(tags):
                     if version not in versions and version <= installed.newest:
-                        del tags[f"release-{version}"]
-                        tags.pop(f"image-{version}", None)
+                        for name in [name for name in tags if name.endswith(f"-{version}")]:
+                            del tags[name]
             self.layout.collect()
         return [release for release in installed.releases if release not in kept]
 

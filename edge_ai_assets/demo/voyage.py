@@ -20,7 +20,6 @@ from rich.console import Console
 
 from edge_ai_assets import enrolment, keys, local
 from edge_ai_assets import usecase as usecases
-from edge_ai_assets.delivery import signing
 from edge_ai_assets.demo import landfall
 from edge_ai_assets.demo.outcome import Outcome, compare
 from edge_ai_assets.demo.story import MARK, clear, stop_services
@@ -126,7 +125,7 @@ class _Voyage(Telling):
             answer = enrolment.join(self.ship_home, self.medium / f"{SHIP}.invitation.json", self.medium)
             local.set_up(self.ship_home)
             self.carry(self.medium, "*.bundle", self.ship.media)
-            trusted = enrolment.fingerprint(signing.load_public(provision.release_key(self.ship)))
+            trusted = enrolment.fingerprint(provision.root(self.ship).read_bytes())
             say(f"it trusts releases by {trusted}; its own key goes back in {answer.name}")
 
     def scores(self, ship: World, files: list[Path], title: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_ai_assets import usecase as usecases
-from edge_ai_assets.ml import onnx_export, training
+from edge_ai_assets.ml import environment, onnx_export, training
 from edge_ai_assets.ml.features import FeaturesError
 from edge_ai_assets.ml.model_card import model_card
 from edge_ai_assets.ml.pipeline import EstimatorError
@@ -62,6 +62,7 @@ def run(usecase_path: Path, training_set: Path, out: Path, say: Callable[[str], 
         "metrics.json": (json.dumps(metrics, indent=1) + "\n").encode(),
         "usecase.yaml": usecase_path.read_bytes(),
         "model_card.md": model_card(candidate, usecase, frame).encode(),
+        environment.NAME: environment.describe(),
     }
     _write(out, files, candidate.contract)
     passed = agreed.holds(usecase.gates.parity)

@@ -25,6 +25,7 @@ from edge_ai_assets.scoring.bodies.json_body import JsonReader
 from edge_ai_assets.scoring.contract import Contract
 from edge_ai_assets.scoring.gate import Handler, Route, failure
 from edge_ai_assets.scoring.http import MAX_BODY
+from edge_ai_assets.scoring.lease import Lease
 from edge_ai_assets.scoring.messages import Request, Response, error
 from edge_ai_assets.scoring.metrics import OTHER, Metrics
 from edge_ai_assets.scoring.model import Model
@@ -45,6 +46,8 @@ SMALL_BODY = 16 * 1024
 JSON = b"application/json"
 CSV = b"text/csv"
 ARROW = b"application/vnd.apache.arrow.stream"
+SCORES = frozenset({"score"})
+"""What a caller needs to have something scored."""
 EVERY_ROLE = frozenset({"score", "feedback", "operate"})
 
 
@@ -75,6 +78,7 @@ class App:
         self._connections: dict[object, int] = {}
         self._scorers = [Scorer(each.model, each.digest, writer, metrics) for each in releases]
         self._standing = Standing(site, releases[0], writer.path, metrics, self._waiting)
+        self._lease = Lease(writer.path.parent)
         self._contract = releases[0].model.contract
         self._json = JsonReader(self._contract)
         name = msgspec.json.encode(site)[1:-1]
@@ -84,7 +88,7 @@ class App:
 
     def _paths(self) -> dict[str, dict[str, Route]]:
         current = self._releases[0]
-        reads, scores = EVERY_ROLE, frozenset({"score"})
+        reads, scores = EVERY_ROLE, SCORES
         described = {"release": current.digest, "version": current.version, **_described(current.model)}
         document = openapi.document(
             self._contract, release=current.digest, version=current.version, tokens=self._guarded
@@ -132,7 +136,10 @@ class App:
     # What the server calls.
 
     def admit(self, request: Request) -> Response | None:
-        return gate.admit(self._routes, request)
+        refusal = gate.admit(self._routes, request)
+        if refusal is None and request.route.roles == SCORES and (why := self._lease.ended()):
+            return error(503, why)
+        return refusal
 
     def handle(self, request: Request) -> None:
         result = request.route.handle(request)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge_ai_assets.delivery import durable, signing
+from edge_ai_assets.delivery import durable
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns import clock, connectivity, uplink
 from edge_ai_assets.returns.acknowledging import Acknowledged, acknowledge
@@ -24,7 +24,7 @@ from edge_ai_assets.returns.link import Link, LinkDown
 from edge_ai_assets.returns.outbox import Outbox
 from edge_ai_assets.returns.pace import Pace
 from edge_ai_assets.returns.uplink import DiodeUplink, FolderUplink, Uplink, Uploaded
-from edge_ai_assets.stack_hub.provision import release_key
+from edge_ai_assets.stack_hub.provision import azure_keys
 from edge_ai_assets.usecase import Road, UseCase
 
 log = logging.getLogger(__name__)
@@ -209,8 +209,7 @@ def apply_acks_of(site: SiteHome, bundle: Path, now: int) -> Acknowledged | None
 
 
 def _trusted(site: SiteHome) -> list[Ed25519PublicKey]:
-    path = release_key(site)
-    return [signing.load_public(path)] if path.exists() else []
+    return azure_keys(site)
 
 
 def _unsent(site: SiteHome) -> bool:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from edge_ai_assets import keys
 from edge_ai_assets.settings import Settings
-from edge_ai_assets.stack_hub import automation, forwarding_sensor, waiting
+from edge_ai_assets.stack_hub import automation, forwarding_sensor, lease_sensor, waiting
 from edge_ai_assets.stack_hub.assets import deployment, returns, scores
 from edge_ai_assets.usecase import Road
 
@@ -82,6 +82,7 @@ def build_defs(
                 home, [site.name for site in usecase.sites if site.road is Road.QUEUE]
             ),
             automation.packages_waiting(upload, home, usecase, keys.SITE_UPLOAD),
+            lease_sensor.lease_watched(home, usecase),
         ],
         # A run here is short and starts fast: a process a step would cost more than the step.
         executor=dg.in_process_executor,

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import bundle as bundles
-from edge_ai_assets.delivery import durable, signing
+from edge_ai_assets.delivery import durable, split
 from edge_ai_assets.delivery import release as releases
-from edge_ai_assets.delivery.errors import DeliveryError
+from edge_ai_assets.delivery.errors import DeliveryError, RollbackError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.release import Release
 from edge_ai_assets.delivery.store import SiteStore
+from edge_ai_assets.delivery.trust import believed
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns import clock
 from edge_ai_assets.returns.link import Link
@@ -22,7 +23,7 @@ from edge_ai_assets.runtimes.choice import runtime
 from edge_ai_assets.runtimes.interface import Running
 from edge_ai_assets.scoring import folder
 from edge_ai_assets.stack_hub import connecting, disk
-from edge_ai_assets.stack_hub.provision import release_key
+from edge_ai_assets.stack_hub.provision import trust
 from edge_ai_assets.stack_hub.rollout import SiteState
 from edge_ai_assets.usecase import Road
 
@@ -57,22 +58,33 @@ def fetch(site: SiteHome, registry: Path, road: Road) -> Fetched:
         DeliveryError: the release does not check out, or a bundle does not and none brought anything new;
             what was there stays.
     """
-    store, trusted = SiteStore(site.root), [signing.load_public(release_key(site))]
+    store, trusted = SiteStore(site.root), trust(site)
     before = store.newest()
     refused: dict[str, str] = {}
     acknowledged = 0
     problem: DeliveryError | None = None
     looked_at = carried_marker(site)
+    for index in parts_carried(site):
+        try:
+            split.join(index, site.media)
+        except DeliveryError as error:
+            refused[index.name], problem = str(error), error
     for path in bundles_carried(site):
         try:
-            # First: what is acknowledged is signed by itself, and true of whatever release it came with.
+            bundles.import_bundle(path, store.layout, trusted)
+        except RollbackError as error:
+            refused[path.name] = str(error)  # it was left lying, or is an attack; either way no way forward
+        except DeliveryError as error:
+            refused[path.name], problem = str(error), error
+        try:
+            # Then: what is acknowledged is signed by itself, and true of whatever release it came with. The
+            # key may be one that the bundle's own metadata brought.
             found = connecting.apply_acks_of(site, path, clock.now())
             acknowledged += found.packages if found else 0
-            bundles.import_bundle(path, store.layout, trusted)
         except DeliveryError as error:
             refused[path.name], problem = str(error), error
     linked = road.pulls and Link(site.root).up
-    if (looked_at or not linked) and releases.latest(store.layout, trusted) is not None:
+    if (looked_at or not linked) and releases.latest(store.layout, believed(trusted)) is not None:
         newest = store.fetch(store.layout, trusted)
     elif not linked and problem is None:
         why = "its link is down (`edge-ai link up` restores it)" if road.pulls else f"its road is {road}"
@@ -94,9 +106,19 @@ def bundles_carried(site: SiteHome) -> list[Path]:
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
+def parts_carried(site: SiteHome) -> list[Path]:
+    """Lists of parts in the site's `media/`, from which a bundle is put together there."""
+    return sorted(site.media.glob(f"*.bundle{split.SUFFIX}"))
+
+
 def carried_marker(site: SiteHome) -> str:
     """What tells one state of `media/` from another, without reading the bundles."""
-    found = [(path, path.stat() if path.is_file() else path.lstat()) for path in bundles_carried(site)]
+    files = [
+        *bundles_carried(site),
+        *parts_carried(site),
+        *sorted(site.media.glob("*.bundle.[0-9][0-9][0-9]")),
+    ]
+    found = [(path, path.stat() if path.is_file() else path.lstat()) for path in files]
     seen = [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
     return hashlib.sha256(repr(seen).encode()).hexdigest() if seen else ""
 

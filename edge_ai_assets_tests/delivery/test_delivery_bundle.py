@@ -255,7 +255,8 @@ def test_a_bundle_put_together_otherwise_is_refused(path, keys, site, change):
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("format", 3, "format 3.*upgrade"),
+        ("format", 4, "format 4.*upgrade"),
+        ("format", 3, "belongs to format 3"),
         ("format", None, "format"),
         ("usecase", "valve", "something else"),
         ("version", 2, "something else"),

@@ -14,7 +14,14 @@ from edge_ai_assets.ml.split import split
 from edge_ai_assets.scoring import contract
 from edge_ai_assets_tests.ml.ml_cases import prepared, usecase
 
-FILES = {"model.onnx", "contract.json", "metrics.json", "usecase.yaml", "model_card.md"}
+FILES = {
+    "model.onnx",
+    "contract.json",
+    "environment.cdx.json",
+    "metrics.json",
+    "usecase.yaml",
+    "model_card.md",
+}
 
 
 def training_set(case, **how):

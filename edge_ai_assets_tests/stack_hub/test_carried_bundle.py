@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from edge_ai_assets.delivery import bundle as bundles
-from edge_ai_assets.delivery import pack
+from edge_ai_assets.delivery import pack, split
 from edge_ai_assets.delivery.errors import DeliveryError, RollbackError
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
@@ -90,7 +90,8 @@ def test_an_older_bundle_changes_nothing(home, offline):
     assert fetch(offline, home) == 3
     shutil.copy(old, offline.media / "z-old.bundle")
     fetched = delivery.fetch(offline, home.registry, Road.LINK)
-    assert fetched.release.version == 3 and not fetched.refused
+    assert fetched.release.version == 3 and list(fetched.refused) == ["z-old.bundle"]
+    assert "older than what is here" in fetched.refused["z-old.bundle"]
 
 
 def test_a_torn_bundle_is_refused_and_changes_nothing(home, offline):
@@ -110,6 +111,20 @@ def test_a_torn_bundle_is_taken_once_it_is_whole(home, offline):
     with pytest.raises(DeliveryError):
         fetch(offline, home)
     copied.write_bytes(whole)
+    assert waiting.bundles(offline) and fetch(offline, home) == 2
+
+
+def test_a_bundle_in_parts_is_put_together_once_all_are_there(home, offline, monkeypatch):
+    monkeypatch.setattr(split, "LEAST", 1)
+    path = bundle(home, 2)
+    index = split.split(path, 20_000)
+    parts = sorted(index.parent.glob("*.bundle.*"))
+    for part in parts[1:]:
+        shutil.copy(part, offline.media)
+    with pytest.raises(DeliveryError, match=r"tiny-2.bundle.001 of . parts are missing: copy them again"):
+        fetch(offline, home)
+    assert waiting.bundles(offline) is None
+    shutil.copy(parts[0], offline.media)
     assert waiting.bundles(offline) and fetch(offline, home) == 2
 
 
@@ -167,7 +182,7 @@ def test_a_linked_site_takes_what_was_carried_also_when_its_registry_is_behind(h
     carried = bundle(home, 2)
     site = provision.provision(home, "north")
     shutil.copy(carried, site.media)
-    with pytest.raises(RollbackError, match="release 1 refused"):
+    with pytest.raises(RollbackError, match="older than what is here"):
         delivery.fetch(site, tmp_path / "behind", Road.LINK)
     assert delivery.installed(site).version == 2
 

@@ -22,7 +22,7 @@ def image(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> d
     same release."""
     from edge_ai_assets.delivery import pack
 
-    released = pack.release(home.champion, home.registry, home.keys, usecase.name)
+    released = pack.release(home.champion, home.registry, home.keys, usecase.name, usecase.delivery.lease)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(released.image),
         metadata={

@@ -12,11 +12,21 @@ from edge_ai_assets.usecase import UseCase
 WHOLE_BATCH = dg.BackfillPolicy.single_run()
 
 
-@dg.asset(**interfaces.body(interfaces.SITE_RELEASE), backfill_policy=WHOLE_BATCH)
+@dg.asset(
+    **interfaces.body(interfaces.SITE_RELEASE),
+    backfill_policy=WHOLE_BATCH,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "trust_lease",
+            asset=interfaces.SITE_RELEASE.key,
+            description="Every site heard from Azure within its trust lease, so it can rely on what it has.",
+        )
+    ],
+)
 def release(
     context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
 ) -> Events:
-    from edge_ai_assets.stack_hub import delivery
+    from edge_ai_assets.stack_hub import delivery, lease, lease_sensor
 
     def fetch(name: str) -> dict[str, object]:
         site = provision.provision(home, name)
@@ -32,11 +42,12 @@ def release(
             "training_set": newest.data_version,
             "training_run": newest.run_id,
             "bundles_refused": len(fetched.refused),
+            "trust": str(lease.standing(site).state),
             "path": dg.MetadataValue.path(path),
         }
 
     yield from each_site(context, fetch)
-    yield dg.MaterializeResult()
+    yield dg.MaterializeResult(check_results=[lease_sensor.judged(lease.looked_at(home, usecase))])
 
 
 @dg.asset(

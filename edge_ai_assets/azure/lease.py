@@ -1,0 +1,31 @@
+"""Azure's side of the trust lease: what is in the registry is signed anew in time."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from edge_ai_assets.home import Home
+from edge_ai_assets.usecase import UseCase
+
+EVERY = 600
+
+
+def lease_renewed(home: Home, usecase: UseCase) -> dg.SensorDefinition:
+    """A sensor that signs the registry's trust metadata anew when a tenth of its lease is over."""
+
+    @dg.sensor(
+        name="lease_renewed",
+        minimum_interval_seconds=EVERY,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Signs anew what sites trust by, long before the lease ends.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        """State-driven: what the registry holds says whether it is due, so a restart changes nothing."""
+        from edge_ai_assets.delivery import pack
+
+        if pack.newest(home.registry, home.keys) is None:
+            return dg.SkipReason("there is no release yet")
+        pack.current(home.registry, home.keys, usecase.delivery.lease)
+        return dg.SkipReason("what sites trust by is fresh")
+
+    return sensor

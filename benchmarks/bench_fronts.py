@@ -20,7 +20,7 @@ from scoring import bodies, candidates, release
 from scoring.rounds import Asked, Cores, Pass
 from scoring.server import ServerError, running
 
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.scoring.model import MODEL, Model
 
 OURS, OTHERS = "protocol", ("uvicorn", "granian")

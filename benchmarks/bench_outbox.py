@@ -29,8 +29,8 @@ import blocks
 import numpy as np
 from measure import ROUNDS, scratch, side_by_side, tell
 
-from edge_ai_assets.returns.outbox import Batch, Outbox
-from edge_ai_assets.returns.schema import RECORD_SCHEMA
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
+from edge_ai_assets.returns.outbox.schema import RECORD_SCHEMA
 
 COMMITS = {1: 400, 32: 200, 1_000: 20}
 """Commits a round, by rows a commit."""

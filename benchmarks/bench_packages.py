@@ -34,10 +34,12 @@ from measure import ROUNDS, scratch, side_by_side, tell
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.ml import features
 from edge_ai_assets.readings import simulator
-from edge_ai_assets.returns import inbox, insights, packages
-from edge_ai_assets.returns.outbox import Batch, Outbox
-from edge_ai_assets.returns.packing import pack
-from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.inbox import inbox
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
+from edge_ai_assets.returns.package import packages
+from edge_ai_assets.returns.package.packing import pack
 from edge_ai_assets.scoring import batch
 from edge_ai_assets.scoring.contract import Contract
 

@@ -30,8 +30,9 @@ from measure import scratch, tell
 from edge_ai_assets import eventlog
 from edge_ai_assets.azure import replay as replays
 from edge_ai_assets.azure.replay import replay
-from edge_ai_assets.returns import inbox, lineage, packages, parts, tables
-from edge_ai_assets.returns.lineage import Event
+from edge_ai_assets.returns.inbox import inbox, tables
+from edge_ai_assets.returns.package import lineage, packages, parts
+from edge_ai_assets.returns.package.lineage import Event
 from edge_ai_assets_tests.recorded import STEPS, life, merge
 
 SITES = [f"site-{number:03}" for number in range(100)]

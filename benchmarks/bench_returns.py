@@ -37,13 +37,14 @@ import bench_packages as site
 from measure import ROUNDS, scratch, side_by_side, tell
 from returns import satellite
 
-from edge_ai_assets.returns import inbox, insights
-from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.packing import pack
-from edge_ai_assets.returns.policy import Policy
-from edge_ai_assets.returns.uplink import FolderUplink, upload
+from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.inbox import inbox
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.package.packing import pack
+from edge_ai_assets.returns.road.link import Link
+from edge_ai_assets.returns.road.uplink import FolderUplink, upload
 
 HERE = Path(__file__).resolve().parent
 BACKLOG_MB = int(os.environ.get("EDGE_AI_BACKLOG_MB", "1000"))

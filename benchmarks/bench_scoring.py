@@ -31,7 +31,7 @@ from scoring.load import LoadError
 from scoring.rounds import Asked, Cores, Pass
 from scoring.server import ServerError, running
 
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.scoring.model import MODEL, Model
 
 OURS = "ours"

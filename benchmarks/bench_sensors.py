@@ -22,8 +22,8 @@ from measure import scratch, side_by_side, tell
 from edge_ai_assets.azure import definitions as azure
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.settings import Settings
 from edge_ai_assets.stack_hub import definitions as stack_hub

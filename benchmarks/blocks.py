@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_ai_assets.returns import journal
-from edge_ai_assets.returns.journal import PREDICTED, Block
+from edge_ai_assets.returns.outbox import journal
+from edge_ai_assets.returns.outbox.journal import PREDICTED, Block
 
 
 def of(

@@ -22,8 +22,8 @@ from edge_ai_assets.delivery import image, pack, release, signing
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.release import Release
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns.outbox import Batch, Outbox
-from edge_ai_assets.returns.schema import PackageRow
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
+from edge_ai_assets.returns.outbox.schema import PackageRow
 from edge_ai_assets.scoring import folder as files
 
 EVERY = 20

@@ -89,10 +89,10 @@ def exit_code(error: Exception) -> int | None:
     from edge_ai_assets.enrolment import EnrolmentError
     from edge_ai_assets.explain import UnknownInsight
     from edge_ai_assets.readings.raw import ReadingsError
-    from edge_ai_assets.returns.ledger import LedgerError
-    from edge_ai_assets.returns.media import MediaError
-    from edge_ai_assets.returns.outbox import OutboxError
-    from edge_ai_assets.returns.roads import UplinkError
+    from edge_ai_assets.returns.egress.ledger import LedgerError
+    from edge_ai_assets.returns.outbox.outbox import OutboxError
+    from edge_ai_assets.returns.road.media import MediaError
+    from edge_ai_assets.returns.road.roads import UplinkError
     from edge_ai_assets.runtimes.choice import ChoiceError
     from edge_ai_assets.runtimes.cluster import ClusterError
     from edge_ai_assets.scoring.client import ServiceError
@@ -209,7 +209,7 @@ def status_(as_json: Json = False) -> None:
 
 
 def _link(action: LinkAction, site: str | None, as_json: bool) -> None:
-    from edge_ai_assets.returns.link import Link
+    from edge_ai_assets.returns.road.link import Link
     from edge_ai_assets.stack_hub import connecting
 
     _, usecase = here.home_and_usecase()

@@ -7,9 +7,9 @@ from typing import Any
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
-from edge_ai_assets.returns import history, tables
-from edge_ai_assets.returns.ledger import of_package
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.egress.ledger import of_package
+from edge_ai_assets.returns.inbox import history, tables
+from edge_ai_assets.returns.outbox.outbox import Outbox
 
 DIGITS = 18
 """Most of a sequence: it has 64 bits."""

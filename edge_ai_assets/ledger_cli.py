@@ -1,6 +1,6 @@
 """`edge-ai ledger`: check and show the record of what left a site.
 
-What its lines are is in `returns.ledger`, what they amount to in `returns.coverage`.
+What its lines are is in `returns.egress.ledger`, what they amount to in `returns.egress.coverage`.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def show(
     `covered` counts the bytes of the package's file that left at least once, from its start; `bytes` also
     what was sent again.
     """
-    from edge_ai_assets.returns.coverage import Coverage
-    from edge_ai_assets.returns.ledger import of_package
+    from edge_ai_assets.returns.egress.coverage import Coverage
+    from edge_ai_assets.returns.egress.ledger import of_package
 
     found: dict[str, Any] = {}
     for at in here.sites(site):
@@ -100,9 +100,9 @@ def show(
 
 
 def _verified(at: SiteHome) -> dict[str, Any]:
-    from edge_ai_assets.returns.coverage import check
-    from edge_ai_assets.returns.ledger import LedgerError
-    from edge_ai_assets.returns.outbox import Outbox
+    from edge_ai_assets.returns.egress.coverage import check
+    from edge_ai_assets.returns.egress.ledger import LedgerError
+    from edge_ai_assets.returns.outbox.outbox import Outbox
 
     found: dict[str, Any] = {"lines": 0, "packages": 0, "uncovered": 0, "names": []}
     error = None

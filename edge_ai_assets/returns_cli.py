@@ -1,6 +1,6 @@
 """`edge-ai returns`: packages that are carried by hand, and how far each is on its way home.
 
-Thin: what a command does is in `returns.media` and `stack_hub.connecting`.
+Thin: what a command does is in `returns.road.media` and `stack_hub.connecting`.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def export_(
     All of which no acknowledgement came, since media get lost. Again, or interrupted, the same command copies
     what is missing. Exit code 1 if packages were left because they do not fit.
     """
-    from edge_ai_assets.returns import media
-    from edge_ai_assets.returns.ledger import Ledger
-    from edge_ai_assets.returns.outbox import Outbox
+    from edge_ai_assets.returns.egress.ledger import Ledger
+    from edge_ai_assets.returns.outbox.outbox import Outbox
+    from edge_ai_assets.returns.road import media
 
     at = here.site(site)
     with Outbox(at.outbox, create=False) as outbox, _progress("packages copied") as progress:
@@ -94,7 +94,7 @@ def import_(
     Again, or interrupted, the same command copies what is missing. Exit code 1 if a file that looks like a
     package was not taken.
     """
-    from edge_ai_assets.returns import media
+    from edge_ai_assets.returns.road import media
 
     home, usecase = here.home_and_usecase()
     with _progress("packages copied") as progress:
@@ -119,7 +119,7 @@ def list_(site: Site, last: Last = 100, as_json: Json = False) -> None:
     waiting, exported (put on a medium), uploaded (the link took it), acknowledged (Azure merged it). Packages
     that came home and were pruned are not listed.
     """
-    from edge_ai_assets.returns.outbox import Outbox
+    from edge_ai_assets.returns.outbox.outbox import Outbox
 
     at = here.site(site)
     totals: Counter[str] = Counter(dict.fromkeys(("waiting", "exported", "uploaded", "acknowledged"), 0))
@@ -158,7 +158,8 @@ def acknowledge(
     is not about this site.
     """
     from edge_ai_assets.delivery import durable
-    from edge_ai_assets.returns import acks, clock
+    from edge_ai_assets.returns import clock
+    from edge_ai_assets.returns.road import acks
     from edge_ai_assets.stack_hub import connecting
 
     at = here.site(site)

@@ -6,8 +6,8 @@ from typing import Any
 
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home, SiteHome
-from edge_ai_assets.returns import tables
-from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.inbox import tables
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.runtimes.choice import runtime
 from edge_ai_assets.scoring import folder
 from edge_ai_assets.stack_hub import lease, returning

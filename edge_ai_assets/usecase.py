@@ -1,7 +1,7 @@
 """A use case: everything a user edits to bring their own data and model, as one typed YAML file.
 
 Only what is declared lives here. Reading files by it is `readings`' work, training by it is `ml`'s, deciding
-by its egress policy what may leave a site is `returns.policy`'s.
+by its egress policy what may leave a site is `returns.egress.policy`'s.
 
 Names that begin with an underscore are ours: `_site`, `_run`, `_time`, `_label` in tables of readings,
 `_score`, `_predicted`, `_correct`, `_note` and `_role` in what a site sends home. A feature may have any

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from edge_ai_assets.returns import journal
-from edge_ai_assets.returns.journal import OUTSIDE, PREDICTED, Block
-from edge_ai_assets.returns.schema import Batch
+from edge_ai_assets.returns.outbox import journal
+from edge_ai_assets.returns.outbox.journal import OUTSIDE, PREDICTED, Block
+from edge_ai_assets.returns.outbox.schema import Batch
 
 TORN = b"\x86\xa5names\x92"
 """The beginning of a block: it cannot be read."""

@@ -20,8 +20,8 @@ from edge_ai_assets.delivery import signing
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns import packages
-from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.package import packages
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.scoring.client import Client
 from edge_ai_assets.settings import Settings

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from edge_ai_assets.returns import packages
-from edge_ai_assets.returns.outbox import Outbox, PackageRow
-from edge_ai_assets.returns.parts import Manifest, name_of
+from edge_ai_assets.returns.outbox.outbox import Outbox, PackageRow
+from edge_ai_assets.returns.package import packages
+from edge_ai_assets.returns.package.parts import Manifest, name_of
 
 POLICY = "0c" * 32
 

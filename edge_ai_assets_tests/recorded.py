@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from edge_ai_assets import eventlog
 from edge_ai_assets.azure.replay import SITE
-from edge_ai_assets.returns import lineage, tables
-from edge_ai_assets.returns.lineage import Check, Event
+from edge_ai_assets.returns.inbox import tables
+from edge_ai_assets.returns.package import lineage
+from edge_ai_assets.returns.package.lineage import Check, Event
 
 AT = 1_760_000_000_000_000
 MINUTE = 60_000_000

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_ai_assets.returns import inbox, lineage, sketches, tables
-from edge_ai_assets.returns.lineage import Check, Event
-from edge_ai_assets.returns.packages import build
-from edge_ai_assets.returns.parts import Aggregate, Insight, Sketch, Word, name_of
-from edge_ai_assets.returns.policy import Histogram
-from edge_ai_assets.returns.schema import Tally
+from edge_ai_assets.returns.egress.policy import Histogram
+from edge_ai_assets.returns.inbox import inbox, tables
+from edge_ai_assets.returns.outbox.schema import Tally
+from edge_ai_assets.returns.package import lineage, sketches
+from edge_ai_assets.returns.package.lineage import Check, Event
+from edge_ai_assets.returns.package.packages import build
+from edge_ai_assets.returns.package.parts import Aggregate, Insight, Sketch, Word, name_of
 
 DAY = 24 * 3600 * 1_000_000
 START = 1_760_000_000_000_000

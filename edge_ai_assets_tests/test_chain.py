@@ -19,7 +19,7 @@ from edge_ai_assets.delivery.release import all_releases
 from edge_ai_assets.delivery.signing import load_public
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml import lineage
-from edge_ai_assets.returns import daily, tables
+from edge_ai_assets.returns.inbox import daily, tables
 from edge_ai_assets.stack_hub import delivery, returning, waiting
 from edge_ai_assets.usecase import Road
 from edge_ai_assets_tests.chain import changed, deliver, lines, played

@@ -29,15 +29,12 @@ from edge_ai_assets.delivery.errors import MalformedError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.manifest import encode
 from edge_ai_assets.delivery.signing import envelope
-from edge_ai_assets.returns import acks, insights, journal, layout, lineage, packages, parts, schema, sketches
-from edge_ai_assets.returns.journal import BLOCK_SCHEMA, PREDICTED, Block
-from edge_ai_assets.returns.ledger import Entry
-from edge_ai_assets.returns.lineage import Check, Event
-from edge_ai_assets.returns.outbox import Outbox, OutboxError
-from edge_ai_assets.returns.packages import PackageError
-from edge_ai_assets.returns.parts import Aggregate, Insight, Sketch, Word
-from edge_ai_assets.returns.policy import Histogram
-from edge_ai_assets.returns.schema import (
+from edge_ai_assets.returns.egress.ledger import Entry
+from edge_ai_assets.returns.egress.policy import Histogram
+from edge_ai_assets.returns.outbox import insights, journal, layout, schema
+from edge_ai_assets.returns.outbox.journal import BLOCK_SCHEMA, PREDICTED, Block
+from edge_ai_assets.returns.outbox.outbox import Outbox, OutboxError
+from edge_ai_assets.returns.outbox.schema import (
     RECORD_SCHEMA,
     Batch,
     Context,
@@ -49,6 +46,11 @@ from edge_ai_assets.returns.schema import (
     Tally,
     Tombstone,
 )
+from edge_ai_assets.returns.package import lineage, packages, parts, sketches
+from edge_ai_assets.returns.package.lineage import Check, Event
+from edge_ai_assets.returns.package.packages import PackageError
+from edge_ai_assets.returns.package.parts import Aggregate, Insight, Sketch, Word
+from edge_ai_assets.returns.road import acks
 from edge_ai_assets.scoring import contract
 from edge_ai_assets.scoring.contract import Contract, ContractError, Input, Reference
 

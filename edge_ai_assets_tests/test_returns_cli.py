@@ -14,12 +14,12 @@ from edge_ai_assets import cli, ledger_cli, returns_cli
 from edge_ai_assets.cli import exit_code
 from edge_ai_assets.here import NotHere
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import acks, media
-from edge_ai_assets.returns.ledger import LedgerError
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.media import MediaError
-from edge_ai_assets.returns.outbox import Outbox, OutboxError
-from edge_ai_assets.returns.uplink import FolderUplink
+from edge_ai_assets.returns.egress.ledger import LedgerError
+from edge_ai_assets.returns.outbox.outbox import Outbox, OutboxError
+from edge_ai_assets.returns.road import acks, media
+from edge_ai_assets.returns.road.link import Link
+from edge_ai_assets.returns.road.media import MediaError
+from edge_ai_assets.returns.road.uplink import FolderUplink
 from edge_ai_assets.stack_hub import connecting, provision
 from edge_ai_assets.usecase import UseCaseError
 from edge_ai_assets_tests.parcels import parcel, seal

@@ -10,13 +10,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import bench_packages as site
 
-from edge_ai_assets.returns import insights
-from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.packing import pack
-from edge_ai_assets.returns.policy import Policy
-from edge_ai_assets.returns.uplink import FolderUplink, upload
+from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.package.packing import pack
+from edge_ai_assets.returns.road.link import Link
+from edge_ai_assets.returns.road.uplink import FolderUplink, upload
 
 STEPS = 3
 AT = 1_760_000_000_000_000

@@ -18,8 +18,8 @@ from urllib3.connection import HTTPConnection
 from edge_ai_assets.resources import blob_uplink
 from edge_ai_assets.resources.account import Account
 from edge_ai_assets.resources.blob_uplink import BlobUplink, block_id
-from edge_ai_assets.returns.link import LinkDown
-from edge_ai_assets.returns.roads import Leaving
+from edge_ai_assets.returns.road.link import LinkDown
+from edge_ai_assets.returns.road.roads import Leaving
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient

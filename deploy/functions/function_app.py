@@ -1,7 +1,7 @@
 """The function of the connected form: a letter on the hub's queue becomes a return package in Azure.
 
-Only the wiring is here: settings to services, bindings to `returns.handling`. What is done, and why it is
-safe to be killed, stands in `returns.forwarding`. Settings are described in README.md.
+Only the wiring is here: settings to services, bindings to `returns.hub.handling`. What is done, and why it is
+safe to be killed, stands in `returns.hub.forwarding`. Settings are described in README.md.
 """
 
 # ruff: noqa: TID253 (the worker has these packages, nothing else loads this file)
@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from edge_ai_assets.resources.account import HUB_API_VERSION, Account
 from edge_ai_assets.resources.blob_notes import BlobNotes
 from edge_ai_assets.resources.blob_uplink import BlobUplink
-from edge_ai_assets.returns import rulebook
-from edge_ai_assets.returns.forwarding import Forwarder
-from edge_ai_assets.returns.handling import handle
-from edge_ai_assets.returns.letters import Letter, Receipt
-from edge_ai_assets.returns.pace import Pace
+from edge_ai_assets.returns.hub import rulebook
+from edge_ai_assets.returns.hub.forwarding import Forwarder
+from edge_ai_assets.returns.hub.handling import handle
+from edge_ai_assets.returns.hub.letters import Letter, Receipt
+from edge_ai_assets.returns.road.pace import Pace
 
 app = func.FunctionApp()
 

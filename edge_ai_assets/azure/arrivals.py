@@ -1,5 +1,5 @@
 """What the inbox asset and its sensor do with the packages in the uplink's folder, in the terms of
-`returns.inbox`: taking in, saying how complete each site is, and acknowledging."""
+`returns.inbox.inbox`: taking in, saying how complete each site is, and acknowledging."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import msgspec
 
 from edge_ai_assets.delivery import durable, pack, signing
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import acks as acknowledgements
-from edge_ai_assets.returns import clock, foreign, heads, inbox, packages, watermark
-from edge_ai_assets.returns.heads import Head
-from edge_ai_assets.returns.inbox import Received
-from edge_ai_assets.returns.watermark import Watermark
+from edge_ai_assets.returns import clock
+from edge_ai_assets.returns.inbox import heads, inbox, watermark
+from edge_ai_assets.returns.inbox.heads import Head
+from edge_ai_assets.returns.inbox.inbox import Received
+from edge_ai_assets.returns.inbox.watermark import Watermark
+from edge_ai_assets.returns.package import foreign, packages
+from edge_ai_assets.returns.road import acks as acknowledgements
 from edge_ai_assets.usecase import UseCase
 
 if TYPE_CHECKING:

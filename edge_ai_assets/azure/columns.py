@@ -65,7 +65,7 @@ def of_lake(folder: Path, usecase: UseCase) -> dg.TableSchema:
 
 def of_delta(tables: Path, name: str) -> dg.TableSchema:
     """A global Delta table; without columns while there is no table."""
-    from edge_ai_assets.returns import tables as deltas
+    from edge_ai_assets.returns.inbox import tables as deltas
 
     table = deltas.existing(tables, name)
     return _schema(_arrow(table.to_pyarrow_dataset().schema) if table else [], GLOBAL)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import dagster as dg
 
 from edge_ai_assets.metadata import records
-from edge_ai_assets.returns.inbox import Received
-from edge_ai_assets.returns.watermark import Watermark
+from edge_ai_assets.returns.inbox.inbox import Received
+from edge_ai_assets.returns.inbox.watermark import Watermark
 
 
 def check(received: Received, marks: list[Watermark]) -> dg.AssetCheckResult:

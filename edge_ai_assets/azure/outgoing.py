@@ -11,7 +11,7 @@ from pathlib import Path
 from edge_ai_assets.azure import arrivals
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import tables
+from edge_ai_assets.returns.inbox import tables
 from edge_ai_assets.usecase import UseCase
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from edge_ai_assets.azure import arrivals
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import daily, judged
-from edge_ai_assets.returns import tables as deltas
+from edge_ai_assets.returns.inbox import daily, judged
+from edge_ai_assets.returns.inbox import tables as deltas
 from edge_ai_assets.usecase import UseCase
 
 PAGE = Template("""<!doctype html>

@@ -2,7 +2,7 @@
 
 All detail stays in the table. Into Dagster's log goes what people look at: the newest of each asset and each
 check, every failed check, and the first that passed after one. How the log takes events with a time of their
-own is `eventlog`'s matter; what the table tells by itself is `returns.history`'s.
+own is `eventlog`'s matter; what the table tells by itself is `returns.inbox.history`'s.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import msgspec
 from edge_ai_assets import eventlog
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns import history, lineage
-from edge_ai_assets.returns.history import Span
+from edge_ai_assets.returns.inbox import history
+from edge_ai_assets.returns.inbox.history import Span
+from edge_ai_assets.returns.package import lineage
 
 NOTE = "edge_ai/replay"
 """Where the standing is noted, in Dagster's own storage."""

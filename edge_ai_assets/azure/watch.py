@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import tables
+from edge_ai_assets.returns.inbox import tables
 from edge_ai_assets.scoring import contract as contracts
 from edge_ai_assets.usecase import UseCase
 
@@ -107,7 +107,7 @@ def _counts(row: dict[str, Any], reference: Reference) -> np.ndarray:
     """Rows per bin of the reference, from a histogram's row or a sketch's."""
     import numpy as np
 
-    from edge_ai_assets.returns import sketches
+    from edge_ai_assets.returns.package import sketches
 
     if "counts" in row:
         return np.asarray(row["counts"], np.int64)

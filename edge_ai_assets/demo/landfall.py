@@ -8,8 +8,9 @@ from pathlib import Path
 from edge_ai_assets import explain, keys
 from edge_ai_assets.demo.outcome import Outcome, fields_that_left
 from edge_ai_assets.demo.world import World
-from edge_ai_assets.returns import history, ledger, tables
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.egress import ledger
+from edge_ai_assets.returns.inbox import history, tables
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.stack_hub import returning
 from edge_ai_assets.status import conserved
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_ai_assets.demo.world import World, numbered
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import tables
+from edge_ai_assets.returns.inbox import tables
 from edge_ai_assets.stack_hub import returning
 from edge_ai_assets.status import conserved
 from edge_ai_assets.usecase import UseCase

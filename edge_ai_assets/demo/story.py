@@ -19,7 +19,7 @@ from edge_ai_assets.demo.telling import Telling
 from edge_ai_assets.demo.world import DemoError, World
 from edge_ai_assets.home import Home
 from edge_ai_assets.readings import replay
-from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.stack_hub import connecting
 from edge_ai_assets.usecase import UseCase

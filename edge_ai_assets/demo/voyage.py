@@ -27,7 +27,7 @@ from edge_ai_assets.demo.telling import Telling
 from edge_ai_assets.demo.world import World
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.readings import replay
-from edge_ai_assets.returns import media
+from edge_ai_assets.returns.road import media
 from edge_ai_assets.stack_hub import provision
 from edge_ai_assets.usecase import Ring, Road, Site, UseCase
 

@@ -19,7 +19,7 @@ from edge_ai_assets import keys
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.runs import in_flight
 from edge_ai_assets.scoring import batch, supervisor
 from edge_ai_assets.scoring.client import Client

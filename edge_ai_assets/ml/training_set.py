@@ -170,7 +170,7 @@ def _readings(raw: Path, usecase: UseCase) -> tuple[pd.DataFrame, int]:
 def _feedback(tables: Path) -> pd.DataFrame:
     import pandas as pd
 
-    from edge_ai_assets.returns import tables as deltas
+    from edge_ai_assets.returns.inbox import tables as deltas
 
     columns = ["site", "sequence", "id", "given_at", "correct", "fields"]
     return pd.DataFrame(deltas.rows(tables, "feedback", columns), columns=columns)

@@ -16,9 +16,10 @@ import msgspec
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.resources.account import Account
 from edge_ai_assets.resources.blob_uplink import DIGEST
-from edge_ai_assets.returns import acks, packages
-from edge_ai_assets.returns.roads import UplinkError
-from edge_ai_assets.returns.uplink import digest_of
+from edge_ai_assets.returns.package import packages
+from edge_ai_assets.returns.road import acks
+from edge_ai_assets.returns.road.roads import UplinkError
+from edge_ai_assets.returns.road.uplink import digest_of
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobProperties, ContainerClient

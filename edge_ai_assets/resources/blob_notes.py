@@ -1,10 +1,10 @@
-"""Notes as blobs of a container, those of an Azure Stack Hub included: `returns.notes.Notes`."""
+"""Notes as blobs of a container, those of an Azure Stack Hub included: `returns.hub.notes.Notes`."""
 
 from __future__ import annotations
 
 from edge_ai_assets.resources.account import Account, missing
-from edge_ai_assets.returns.notes import Note
-from edge_ai_assets.returns.queue import QueueError
+from edge_ai_assets.returns.hub.notes import Note
+from edge_ai_assets.returns.hub.queue import QueueError
 
 
 class BlobNotes:

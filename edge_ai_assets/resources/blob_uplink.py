@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_ai_assets.resources.account import Account, missing
-from edge_ai_assets.returns import acks
-from edge_ai_assets.returns.link import LinkDown
-from edge_ai_assets.returns.pace import SLICE, UNBOUNDED, Pace
-from edge_ai_assets.returns.roads import Leaving, UplinkError
-from edge_ai_assets.returns.uplink import BLOCK, digest_of
+from edge_ai_assets.returns.road import acks
+from edge_ai_assets.returns.road.link import LinkDown
+from edge_ai_assets.returns.road.pace import SLICE, UNBOUNDED, Pace
+from edge_ai_assets.returns.road.roads import Leaving, UplinkError
+from edge_ai_assets.returns.road.uplink import BLOCK, digest_of
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, BlobProperties

@@ -1,4 +1,4 @@
-"""Azure Storage queues, those of an Azure Stack Hub included, as `returns.queue.Queue`."""
+"""Azure Storage queues, those of an Azure Stack Hub included, as `returns.hub.queue.Queue`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import binascii
 from typing import TYPE_CHECKING
 
 from edge_ai_assets.resources.account import Account
-from edge_ai_assets.returns.queue import Message, QueueError, check_size
+from edge_ai_assets.returns.hub.queue import Message, QueueError, check_size
 
 if TYPE_CHECKING:
     from azure.storage.queue import QueueMessage

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import numpy as np
 
-from edge_ai_assets.returns.outbox import OutboxError
+from edge_ai_assets.returns.outbox.outbox import OutboxError
 from edge_ai_assets.scoring import answers, docs_page, gate, openapi, requests, static
 from edge_ai_assets.scoring.answers import Answer, Head
 from edge_ai_assets.scoring.bodies import csv_body, json_body, oip
@@ -36,7 +36,7 @@ from edge_ai_assets.scoring.standing import Release, Standing
 from edge_ai_assets.scoring.writer import Writer
 
 if TYPE_CHECKING:
-    from edge_ai_assets.returns.schema import Receipt
+    from edge_ai_assets.returns.outbox.schema import Receipt
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edge_ai_assets.returns.outbox import OutboxFull
+from edge_ai_assets.returns.outbox.outbox import OutboxFull
 from edge_ai_assets.scoring.contract import ContractError
 from edge_ai_assets.scoring.messages import Request, Response, error, failed
 from edge_ai_assets.scoring.model import ModelError

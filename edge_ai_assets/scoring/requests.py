@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from edge_ai_assets.returns.outbox import Feedback
+from edge_ai_assets.returns.outbox.outbox import Feedback
 from edge_ai_assets.scoring import context as contexts
 from edge_ai_assets.scoring.contract import Contract, ContractError
 from edge_ai_assets.scoring.refused import Refused

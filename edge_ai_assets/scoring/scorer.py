@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edge_ai_assets.returns import journal
-from edge_ai_assets.returns.journal import OUTSIDE, PREDICTED, Block
-from edge_ai_assets.returns.schema import Batch
+from edge_ai_assets.returns.outbox import journal
+from edge_ai_assets.returns.outbox.journal import OUTSIDE, PREDICTED, Block
+from edge_ai_assets.returns.outbox.schema import Batch
 from edge_ai_assets.scoring.answers import Answer, Head
 from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.requests import Rows, matrix
 
 if TYPE_CHECKING:
-    from edge_ai_assets.returns.schema import Receipt
+    from edge_ai_assets.returns.outbox.schema import Receipt
     from edge_ai_assets.scoring.metrics import Metrics
     from edge_ai_assets.scoring.writer import Writer
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from edge_ai_assets.returns.outbox import OutboxError
+from edge_ai_assets.returns.outbox.outbox import OutboxError
 from edge_ai_assets.scoring.app import App
 from edge_ai_assets.scoring.logs import configure, logger
 from edge_ai_assets.scoring.metrics import Metrics

@@ -13,9 +13,9 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.schema import decode as decode_record
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.outbox.schema import decode as decode_record
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring.answers import time_text
 from edge_ai_assets.scoring.messages import Request, Response
 from edge_ai_assets.scoring.metrics import Metrics
@@ -23,7 +23,7 @@ from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.refused import Refused
 
 if TYPE_CHECKING:
-    from edge_ai_assets.returns.schema import ScoreRow
+    from edge_ai_assets.returns.outbox.schema import ScoreRow
 
 T = TypeVar("T")
 MAX_RECENT = 1_000

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.scoring.logs import logger
 
 if TYPE_CHECKING:
-    from edge_ai_assets.returns.outbox import Batch, Receipt
+    from edge_ai_assets.returns.outbox.outbox import Batch, Receipt
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 2.0

@@ -16,14 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.returns import clock, connectivity, uplink
-from edge_ai_assets.returns.acknowledging import Acknowledged, acknowledge
-from edge_ai_assets.returns.connectivity import TIMING, Chance, Change, Connectivity, State, Timing
-from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.link import Link, LinkDown
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.pace import Pace
-from edge_ai_assets.returns.uplink import DiodeUplink, FolderUplink, Uplink, Uploaded
+from edge_ai_assets.returns import clock
+from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.road import connectivity, uplink
+from edge_ai_assets.returns.road.acknowledging import Acknowledged, acknowledge
+from edge_ai_assets.returns.road.connectivity import TIMING, Chance, Change, Connectivity, State, Timing
+from edge_ai_assets.returns.road.link import Link, LinkDown
+from edge_ai_assets.returns.road.pace import Pace
+from edge_ai_assets.returns.road.uplink import DiodeUplink, FolderUplink, Uplink, Uploaded
 from edge_ai_assets.stack_hub.provision import azure_keys
 from edge_ai_assets.usecase import Road, UseCase
 

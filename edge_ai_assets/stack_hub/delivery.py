@@ -17,7 +17,7 @@ from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.delivery.trust import believed
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns import clock
-from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.runtimes import interface as runtimes
 from edge_ai_assets.runtimes.choice import runtime
 from edge_ai_assets.runtimes.interface import Running

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.returns import clock, enqueuing, packages, packing, uplink
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.schema import Pruned
+from edge_ai_assets.returns import clock
+from edge_ai_assets.returns.hub import enqueuing
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.outbox.schema import Pruned
+from edge_ai_assets.returns.package import packages, packing
+from edge_ai_assets.returns.road import uplink
 from edge_ai_assets.usecase import Returns
 
 MEGABYTE = 1_000_000

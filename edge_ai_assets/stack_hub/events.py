@@ -1,8 +1,8 @@
 """What the site's own Dagster recorded of the site chain, as lines of the lineage envelope.
 
 In the order of the event log, whatever the clock did: the log's storage id is the mark where a package ends
-and the next begins. What of an event may leave is `returns.lineage`'s to say; how lines travel is
-`returns.packing`'s.
+and the next begins. What of an event may leave is `returns.package.lineage`'s to say; how lines travel is
+`returns.package.packing`'s.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import dagster as dg
 
 from edge_ai_assets import eventlog, interfaces
-from edge_ai_assets.returns import lineage
-from edge_ai_assets.returns.lineage import Check, Event
-from edge_ai_assets.returns.parts import EventMark, EventSource
-from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.package import lineage
+from edge_ai_assets.returns.package.lineage import Check, Event
+from edge_ai_assets.returns.package.parts import EventMark, EventSource
 
 CHAIN = {spec.key for spec in interfaces.SITE_CHAIN}
 

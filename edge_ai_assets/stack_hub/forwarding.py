@@ -15,20 +15,21 @@ from edge_ai_assets.delivery import signing
 from edge_ai_assets.delivery.durable import make_folder
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.returns import clock, enqueuing, handling, rulebook, settling
-from edge_ai_assets.returns.enqueuing import Sent
-from edge_ai_assets.returns.forwarding import Forwarder
-from edge_ai_assets.returns.handling import Worked
-from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.letters import Letter, Receipt
-from edge_ai_assets.returns.link import Link, LinkDown
-from edge_ai_assets.returns.notes import FolderNotes
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.queue import EmbeddedQueue
-from edge_ai_assets.returns.roads import Uplink
-from edge_ai_assets.returns.rulebook import Rulebook
-from edge_ai_assets.returns.settling import Settled
-from edge_ai_assets.returns.uplink import FolderUplink, digest_of
+from edge_ai_assets.returns import clock
+from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.hub import enqueuing, handling, rulebook, settling
+from edge_ai_assets.returns.hub.enqueuing import Sent
+from edge_ai_assets.returns.hub.forwarding import Forwarder
+from edge_ai_assets.returns.hub.handling import Worked
+from edge_ai_assets.returns.hub.letters import Letter, Receipt
+from edge_ai_assets.returns.hub.notes import FolderNotes
+from edge_ai_assets.returns.hub.queue import EmbeddedQueue
+from edge_ai_assets.returns.hub.rulebook import Rulebook
+from edge_ai_assets.returns.hub.settling import Settled
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.road.link import Link, LinkDown
+from edge_ai_assets.returns.road.roads import Uplink
+from edge_ai_assets.returns.road.uplink import FolderUplink, digest_of
 from edge_ai_assets.scoring import contract as contracts
 from edge_ai_assets.stack_hub import connecting
 from edge_ai_assets.stack_hub.provision import PSEUDONYM_KEY, private_key

@@ -20,7 +20,7 @@ from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.delivery.trust import Trust
 from edge_ai_assets.home import Home, SiteHome
-from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring.lease import FILE, Note
 from edge_ai_assets.stack_hub import provision
 from edge_ai_assets.usecase import UseCase

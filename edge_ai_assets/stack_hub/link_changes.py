@@ -1,6 +1,6 @@
 """Changes of a site's link as observations in Dagster's log, each once, whatever becomes of a tick.
 
-When a link counts as changed is `returns.connectivity`'s matter.
+When a link counts as changed is `returns.road.connectivity`'s matter.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.returns.connectivity import Change
+from edge_ai_assets.returns.road.connectivity import Change
 from edge_ai_assets.stack_hub import connecting
 
 CHANGED_AT = "changed_at"

@@ -12,11 +12,13 @@ import msgspec
 from edge_ai_assets.delivery import signing
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.returns import clock, media, packing
-from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.outbox import Counts, Outbox
-from edge_ai_assets.returns.parts import EventSource
-from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.returns import clock
+from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.outbox.outbox import Counts, Outbox
+from edge_ai_assets.returns.package import packing
+from edge_ai_assets.returns.package.parts import EventSource
+from edge_ai_assets.returns.road import media
 from edge_ai_assets.runtimes.choice import runtime
 from edge_ai_assets.scoring import contract as contracts
 from edge_ai_assets.scoring.contract import Contract

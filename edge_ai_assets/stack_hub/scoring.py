@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.runtimes.choice import runtime
 from edge_ai_assets.runtimes.interface import Running
 from edge_ai_assets.scoring import batch

@@ -43,7 +43,7 @@ def readings(site: SiteHome) -> str | None:
 
 def scores(site: SiteHome) -> str | None:
     """Scores that are no insight yet, insights the policy has not judged, feedback that was not packed."""
-    from edge_ai_assets.returns.outbox import Outbox
+    from edge_ai_assets.returns.outbox.outbox import Outbox
 
     if not site.outbox.exists():
         return None
@@ -57,7 +57,7 @@ def scores(site: SiteHome) -> str | None:
 
 def newest_package(site: SiteHome) -> int:
     """Number of the package that was sealed last; 0 before the first."""
-    from edge_ai_assets.returns.outbox import Outbox
+    from edge_ai_assets.returns.outbox.outbox import Outbox
 
     with Outbox(site.outbox, create=False) as outbox:
         last = outbox.last_package()
@@ -66,7 +66,7 @@ def newest_package(site: SiteHome) -> int:
 
 def to_carry(site: SiteHome) -> str | None:
     """Sealed packages that were not put where a person takes them to carry."""
-    from edge_ai_assets.returns.outbox import Outbox
+    from edge_ai_assets.returns.outbox.outbox import Outbox
 
     if not site.outbox.exists():
         return None

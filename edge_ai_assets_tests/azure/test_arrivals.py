@@ -15,7 +15,8 @@ from edge_ai_assets.delivery import pack, signing
 from edge_ai_assets.home import Home
 from edge_ai_assets.interfaces import SITE_CHAIN
 from edge_ai_assets.metadata import plain
-from edge_ai_assets.returns import acks, heads, tables
+from edge_ai_assets.returns.inbox import heads, tables
+from edge_ai_assets.returns.road import acks
 from edge_ai_assets_tests import sent
 from edge_ai_assets_tests.parcels import parcel
 
@@ -228,7 +229,7 @@ def test_a_stale_site_holds_back_too(home, bring_home):
 
 
 def test_packages_that_cannot_be_merged_are_an_error_of_the_check(home, bring_home, monkeypatch):
-    from edge_ai_assets.returns import merging
+    from edge_ai_assets.returns.inbox import merging
 
     whole = tables.merge
 

@@ -9,7 +9,7 @@ import pytest
 
 from edge_ai_assets.azure import columns
 from edge_ai_assets.ml import features
-from edge_ai_assets.returns import tables
+from edge_ai_assets.returns.inbox import tables
 from edge_ai_assets.settings import Settings
 
 

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edge_ai_assets import eventlog, keys
 from edge_ai_assets.azure.replay import replay
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns import history, inbox, packages, tables
-from edge_ai_assets.returns.parts import EventMark, name_of
+from edge_ai_assets.returns.inbox import history, inbox, tables
+from edge_ai_assets.returns.package import packages
+from edge_ai_assets.returns.package.parts import EventMark, name_of
 from edge_ai_assets.stack_hub.events import source
 
 SITE = "bergen"

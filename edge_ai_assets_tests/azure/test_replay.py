@@ -21,8 +21,9 @@ from edge_ai_assets.azure import replay as replays
 from edge_ai_assets.azure.definitions import build_defs
 from edge_ai_assets.azure.replay import Standing, replay, worth_showing
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns import lineage, tables
-from edge_ai_assets.returns.lineage import Check, Event
+from edge_ai_assets.returns.inbox import tables
+from edge_ai_assets.returns.package import lineage
+from edge_ai_assets.returns.package.lineage import Check, Event
 from edge_ai_assets.settings import Settings
 from edge_ai_assets_tests.recorded import AT, MINUTE, STEPS, event, life, merge, run_id, shown
 

@@ -9,9 +9,9 @@ from edge_ai_assets import usecase
 from edge_ai_assets.azure import arrivals, page, watch
 from edge_ai_assets.delivery import pack, signing
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import heads, inbox, tables
-from edge_ai_assets.returns.heads import Head
-from edge_ai_assets.returns.inbox import Received
+from edge_ai_assets.returns.inbox import heads, inbox, tables
+from edge_ai_assets.returns.inbox.heads import Head
+from edge_ai_assets.returns.inbox.inbox import Received
 from edge_ai_assets.scoring import contract
 from edge_ai_assets.scoring.contract import Contract, Input, Reference
 
@@ -104,7 +104,7 @@ def merged(released):
     import numpy as np
     import pyarrow as pa
 
-    from edge_ai_assets.returns import sketches
+    from edge_ai_assets.returns.package import sketches
 
     def add(name, site, package, values):
         counts = [sum(value <= 0 for value in values), sum(value > 0 for value in values)]

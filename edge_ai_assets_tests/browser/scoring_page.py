@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 from playwright.sync_api import Page, expect
 
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 PROJECT = Path(__file__).resolve().parents[2]

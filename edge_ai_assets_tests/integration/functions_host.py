@@ -23,7 +23,7 @@ from azure.functions.meta import Datum
 
 from edge_ai_assets.resources.account import HUB_API_VERSION, Account
 from edge_ai_assets.resources.storage_queue import StorageQueue
-from edge_ai_assets.returns.queue import Message
+from edge_ai_assets.returns.hub.queue import Message
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "functions"
 

@@ -27,19 +27,22 @@ from edge_ai_assets import usecase as usecases
 from edge_ai_assets.azure import arrivals
 from edge_ai_assets.delivery import pack, signing
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import coverage as coverages
-from edge_ai_assets.returns import heads, inbox, insights, journal, media, packing, tables
-from edge_ai_assets.returns import uplink as uplinks
-from edge_ai_assets.returns.connectivity import State
-from edge_ai_assets.returns.journal import PREDICTED, Block
-from edge_ai_assets.returns.ledger import Ledger, verify
-from edge_ai_assets.returns.lineage import Event
-from edge_ai_assets.returns.lineage import encode as encode_event
-from edge_ai_assets.returns.link import Link, LinkDown
-from edge_ai_assets.returns.outbox import Batch, Feedback, Outbox, OutboxFull
-from edge_ai_assets.returns.parts import EventMark
-from edge_ai_assets.returns.policy import Policy
-from edge_ai_assets.returns.store import Store
+from edge_ai_assets.returns.egress import coverage as coverages
+from edge_ai_assets.returns.egress.ledger import Ledger, verify
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.inbox import heads, inbox, tables
+from edge_ai_assets.returns.outbox import insights, journal
+from edge_ai_assets.returns.outbox.journal import PREDICTED, Block
+from edge_ai_assets.returns.outbox.outbox import Batch, Feedback, Outbox, OutboxFull
+from edge_ai_assets.returns.outbox.store import Store
+from edge_ai_assets.returns.package import packing
+from edge_ai_assets.returns.package.lineage import Event
+from edge_ai_assets.returns.package.lineage import encode as encode_event
+from edge_ai_assets.returns.package.parts import EventMark
+from edge_ai_assets.returns.road import media
+from edge_ai_assets.returns.road import uplink as uplinks
+from edge_ai_assets.returns.road.connectivity import State
+from edge_ai_assets.returns.road.link import Link, LinkDown
 from edge_ai_assets.scoring.writer import DiskFull, Writer
 from edge_ai_assets.stack_hub import connecting, disk, provision
 from edge_ai_assets.usecase import Returns, UseCase

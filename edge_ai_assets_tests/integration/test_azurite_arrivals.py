@@ -9,8 +9,8 @@ import pytest
 
 from edge_ai_assets.resources.blob_arrivals import PART, sync
 from edge_ai_assets.resources.blob_uplink import BlobUplink
-from edge_ai_assets.returns import acks
-from edge_ai_assets.returns.link import LinkDown
+from edge_ai_assets.returns.road import acks
+from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets_tests.integration.azurite import azurite
 from edge_ai_assets_tests.integration.faults import Proxy
 

@@ -22,9 +22,12 @@ from edge_ai_assets.resources.account import HUB_API_VERSION
 from edge_ai_assets.resources.blob_arrivals import sync
 from edge_ai_assets.resources.blob_notes import BlobNotes
 from edge_ai_assets.resources.storage_queue import StorageQueue
-from edge_ai_assets.returns import enqueuing, inbox, insights, ledger, letters, rulebook, settling, tables
-from edge_ai_assets.returns.outbox import Feedback, Outbox
-from edge_ai_assets.returns.rulebook import Rulebook
+from edge_ai_assets.returns.egress import ledger
+from edge_ai_assets.returns.hub import enqueuing, letters, rulebook, settling
+from edge_ai_assets.returns.hub.rulebook import Rulebook
+from edge_ai_assets.returns.inbox import inbox, tables
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Feedback, Outbox
 from edge_ai_assets_tests.integration.azurite import KEYS, Azurite, azurite
 from edge_ai_assets_tests.integration.faults import Proxy
 from edge_ai_assets_tests.returns.conftest import SITE_KEY, batch, contract, key, record, small

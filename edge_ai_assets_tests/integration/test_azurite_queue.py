@@ -12,8 +12,8 @@ import pytest
 
 from edge_ai_assets.resources.account import HUB_API_VERSION
 from edge_ai_assets.resources.storage_queue import StorageQueue
-from edge_ai_assets.returns.link import LinkDown
-from edge_ai_assets.returns.queue import MAX_BODY, EmbeddedQueue, Queue, QueueError
+from edge_ai_assets.returns.hub.queue import MAX_BODY, EmbeddedQueue, Queue, QueueError
+from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets_tests.integration.azurite import azurite, free_ports
 from edge_ai_assets_tests.integration.faults import Proxy
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from edge_ai_assets.resources.blob_uplink import BLOCK, BlobUplink
-from edge_ai_assets.returns import acks
-from edge_ai_assets.returns.link import LinkDown
-from edge_ai_assets.returns.pace import Pace
-from edge_ai_assets.returns.uplink import UplinkError
+from edge_ai_assets.returns.road import acks
+from edge_ai_assets.returns.road.link import LinkDown
+from edge_ai_assets.returns.road.pace import Pace
+from edge_ai_assets.returns.road.uplink import UplinkError
 from edge_ai_assets_tests.integration.azurite import Azurite, azurite, free_ports
 from edge_ai_assets_tests.integration.faults import Proxy
 

@@ -20,7 +20,7 @@ from edge_ai_assets.demo import story
 from edge_ai_assets.demo.world import World
 from edge_ai_assets.home import Home
 from edge_ai_assets.readings import replay
-from edge_ai_assets.returns.ledger import verify
+from edge_ai_assets.returns.egress.ledger import verify
 from edge_ai_assets.status import conserved
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 
 CHILD = Path(__file__).parents[1] / "returns/limited_site.py"
 BALLAST = 30_000_000

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from edge_ai_assets import usecase as usecases
-from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns import store, uplink
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox import store
+from edge_ai_assets.returns.road import uplink
 from edge_ai_assets.usecase import Returns
 from edge_ai_assets_tests.integration.ship import ALL, DAY, NO_NORMAL, USECASE, Ship, lose
 

@@ -16,7 +16,7 @@ import yaml
 
 from edge_ai_assets.delivery import base, image
 from edge_ai_assets.delivery.layout import Layout
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.runtimes.interface import Release
 from edge_ai_assets.runtimes.manifests import USER, render
 from edge_ai_assets.runtimes.placement import PORT, Placement

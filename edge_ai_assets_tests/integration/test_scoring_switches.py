@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.schema import decode
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.outbox.schema import decode
 from edge_ai_assets.scoring import folder as files
 from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.scoring.model import Model

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import pytest
 import uvloop
 
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets_tests.scoring.serving import Client, request
 from edge_ai_assets_tests.tiny_model import tiny_release
 

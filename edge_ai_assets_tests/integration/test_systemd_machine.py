@@ -17,7 +17,7 @@ from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import bundle, image, pack, release, signing
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets_tests.integration import containers
 from edge_ai_assets_tests.integration.containers import CHECKOUT, Engine, run
 from edge_ai_assets_tests.scoring.processes import wait

@@ -19,9 +19,9 @@ from edge_ai_assets.resources.account import HUB_API_VERSION, Account
 from edge_ai_assets.resources.blob_notes import BlobNotes
 from edge_ai_assets.resources.blob_uplink import BLOCK, BlobUplink, block_id
 from edge_ai_assets.resources.storage_queue import StorageQueue
-from edge_ai_assets.returns.link import LinkDown
-from edge_ai_assets.returns.queue import QueueError
-from edge_ai_assets.returns.roads import UplinkError
+from edge_ai_assets.returns.hub.queue import QueueError
+from edge_ai_assets.returns.road.link import LinkDown
+from edge_ai_assets.returns.road.roads import UplinkError
 from edge_ai_assets_tests.integration.faults import Proxy
 
 azure = pytest.importorskip("azure.storage.queue", reason="the extra with Azure's storage clients")

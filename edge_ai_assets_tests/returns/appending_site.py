@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_ai_assets.returns.outbox import Batch, Outbox
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
 from edge_ai_assets_tests import blocks
 
 

@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edge_ai_assets.returns import lineage, parts, sketches
-from edge_ai_assets.returns.lineage import Event
-from edge_ai_assets.returns.parts import EventMark
+from edge_ai_assets.returns.package import lineage, parts, sketches
+from edge_ai_assets.returns.package.lineage import Event
+from edge_ai_assets.returns.package.parts import EventMark
 
 TEXT = "CANARY"
 NUMBER = 7_654_321.987_654

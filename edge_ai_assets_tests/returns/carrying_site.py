@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_ai_assets.delivery import durable
-from edge_ai_assets.returns import media, uplink
-from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.road import media, uplink
+from edge_ai_assets.returns.road.link import Link
 
 BLOCK = 512
 CALLS = ("open", "fsync", "rename", "link", "unlink", "scandir")

@@ -11,9 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_ai_assets import usecase
-from edge_ai_assets.returns import policy as policies
-from edge_ai_assets.returns.outbox import Batch, Outbox
-from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.returns.egress import policy as policies
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
 from edge_ai_assets.scoring.contract import Contract, Input, Reference
 from edge_ai_assets.usecase import EgressField, UseCase
 from edge_ai_assets_tests import blocks

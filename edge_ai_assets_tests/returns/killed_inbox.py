@@ -21,7 +21,8 @@ import pyarrow.dataset
 import pyarrow.parquet  # noqa: F401
 
 from edge_ai_assets.delivery import signing  # noqa: F401
-from edge_ai_assets.returns import checking, heads, lineage, merging, packages, sketches  # noqa: F401
+from edge_ai_assets.returns.inbox import checking, heads, merging  # noqa: F401
+from edge_ai_assets.returns.package import lineage, packages, sketches  # noqa: F401
 from edge_ai_assets_tests.sent import Arrivals
 
 

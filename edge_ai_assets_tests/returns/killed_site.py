@@ -24,11 +24,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_ai_assets import usecase
 from edge_ai_assets.delivery.durable import locked
-from edge_ai_assets.returns import insights, outbox, policy, store, uplink
-from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Batch, Feedback, Outbox
-from edge_ai_assets.returns.packing import pack
+from edge_ai_assets.returns.egress import policy
+from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.outbox import insights, outbox, store
+from edge_ai_assets.returns.outbox.outbox import Batch, Feedback, Outbox
+from edge_ai_assets.returns.package.packing import pack
+from edge_ai_assets.returns.road import uplink
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets_tests import blocks
 
 USECASE = """

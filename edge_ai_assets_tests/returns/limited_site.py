@@ -16,9 +16,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from edge_ai_assets.returns import insights, store
-from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns.outbox import Feedback, Outbox, PackageRow
+from edge_ai_assets.returns.outbox import insights, store
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox.outbox import Feedback, Outbox, PackageRow
 from edge_ai_assets_tests import blocks
 
 ROWS = 400

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets_tests import blocks
 
 if __name__ == "__main__":

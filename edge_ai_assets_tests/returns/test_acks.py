@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_ai_assets.delivery.signing import envelope
-from edge_ai_assets.returns import acks
-from edge_ai_assets.returns.acks import Ack, AckError
+from edge_ai_assets.returns.road import acks
+from edge_ai_assets.returns.road.acks import Ack, AckError
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"release key of the tests, 32 b..")
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"x" * 32)

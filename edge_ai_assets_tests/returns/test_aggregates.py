@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns.aggregates import aggregates
-from edge_ai_assets.returns.policy import SMALL_CELL
-from edge_ai_assets.returns.schema import ScoreRow
+from edge_ai_assets.returns.egress.policy import SMALL_CELL
+from edge_ai_assets.returns.outbox.schema import ScoreRow
+from edge_ai_assets.returns.package.aggregates import aggregates
 
 HOUR = 3_600_000_000
 START = 1_760_000_000_000_000 // HOUR * HOUR

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import insights, packages, parts
-from edge_ai_assets.returns.outbox import Feedback, Outbox
-from edge_ai_assets.returns.packing import pack
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Feedback, Outbox
+from edge_ai_assets.returns.package import packages, parts
+from edge_ai_assets.returns.package.packing import pack
 from edge_ai_assets_tests import blocks
 from edge_ai_assets_tests.returns import canaries
 

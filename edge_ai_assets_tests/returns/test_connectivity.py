@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns.connectivity import (
+from edge_ai_assets.returns.road.connectivity import (
     SECOND,
     Connectivity,
     State,

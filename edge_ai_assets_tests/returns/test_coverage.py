@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import ledger as ledgers
-from edge_ai_assets.returns.coverage import Checked, Coverage, check
-from edge_ai_assets.returns.ledger import Entry, Ledger, LedgerError, entries, of_package, verify
-from edge_ai_assets.returns.outbox import PackageRow
+from edge_ai_assets.returns.egress import ledger as ledgers
+from edge_ai_assets.returns.egress.coverage import Checked, Coverage, check
+from edge_ai_assets.returns.egress.ledger import Entry, Ledger, LedgerError, entries, of_package, verify
+from edge_ai_assets.returns.outbox.outbox import PackageRow
 from edge_ai_assets_tests.parcels import seal
 
 DIGEST = "d" * 64

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import daily, judged, tables
-from edge_ai_assets.returns.daily import Refreshed, refresh
+from edge_ai_assets.returns.inbox import daily, judged, tables
+from edge_ai_assets.returns.inbox.daily import Refreshed, refresh
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 ROW = st.tuples(

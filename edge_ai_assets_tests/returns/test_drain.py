@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import acks, uplink
-from edge_ai_assets.returns.coverage import Coverage
-from edge_ai_assets.returns.ledger import Ledger, entries, verify
-from edge_ai_assets.returns.link import Link, LinkDown
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.pace import Pace
-from edge_ai_assets.returns.uplink import DiodeUplink, FolderUplink, UplinkError, upload
+from edge_ai_assets.returns.egress.coverage import Coverage
+from edge_ai_assets.returns.egress.ledger import Ledger, entries, verify
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.road import acks, uplink
+from edge_ai_assets.returns.road.link import Link, LinkDown
+from edge_ai_assets.returns.road.pace import Pace
+from edge_ai_assets.returns.road.uplink import DiodeUplink, FolderUplink, UplinkError, upload
 from edge_ai_assets_tests.parcels import POLICY, seal
 
 AZURE = Ed25519PrivateKey.from_private_bytes(b"azure release key, of the tests!")

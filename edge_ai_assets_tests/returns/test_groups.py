@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import sketches
-from edge_ai_assets.returns.content import Content
-from edge_ai_assets.returns.groups import Group
-from edge_ai_assets.returns.policy import SMALL_CELL
-from edge_ai_assets.returns.schema import FeedbackRow, ScoreRow
+from edge_ai_assets.returns.egress.groups import Group
+from edge_ai_assets.returns.egress.policy import SMALL_CELL
+from edge_ai_assets.returns.outbox.schema import FeedbackRow, ScoreRow
+from edge_ai_assets.returns.package import sketches
+from edge_ai_assets.returns.package.content import Content
 
 pytestmark = pytest.mark.usefixtures("counting")
 AT = 1_760_000_000_000_000

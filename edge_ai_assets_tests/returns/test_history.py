@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from edge_ai_assets.returns import history
-from edge_ai_assets.returns.history import Span
+from edge_ai_assets.returns.inbox import history
+from edge_ai_assets.returns.inbox.history import Span
 from edge_ai_assets_tests.recorded import AT, MINUTE, event, life, merge, run_id
 
 

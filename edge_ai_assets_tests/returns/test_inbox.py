@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import inbox, merging, tables
-from edge_ai_assets.returns.inbox import duplicates, insight, receive
-from edge_ai_assets.returns.packages import build
-from edge_ai_assets.returns.parts import Insight, Word, name_of
-from edge_ai_assets.returns.policy import Histogram
+from edge_ai_assets.returns.egress.policy import Histogram
+from edge_ai_assets.returns.inbox import inbox, merging, tables
+from edge_ai_assets.returns.inbox.inbox import duplicates, insight, receive
+from edge_ai_assets.returns.package.packages import build
+from edge_ai_assets.returns.package.parts import Insight, Word, name_of
 
 DAY = 24 * 3600 * 1_000_000
 START = 1_760_000_000_000_000

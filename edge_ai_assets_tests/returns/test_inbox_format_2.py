@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_ai_assets.returns import heads, inbox, merging, packages, tables
-from edge_ai_assets.returns.parts import Aggregate, Insight, Sketch, Word, name_of
-from edge_ai_assets.returns.policy import Histogram
-from edge_ai_assets.returns.schema import Tally
+from edge_ai_assets.returns.egress.policy import Histogram
+from edge_ai_assets.returns.inbox import heads, inbox, merging, tables
+from edge_ai_assets.returns.outbox.schema import Tally
+from edge_ai_assets.returns.package import packages
+from edge_ai_assets.returns.package.parts import Aggregate, Insight, Sketch, Word, name_of
 from edge_ai_assets_tests import sent
 from edge_ai_assets_tests.sent import START, event, package
 

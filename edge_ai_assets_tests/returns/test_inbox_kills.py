@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.returns import heads, tables
+from edge_ai_assets.returns.inbox import heads, tables
 from edge_ai_assets_tests import sent
 
 CHILD = Path(__file__).with_name("killed_inbox.py")

@@ -18,8 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from edge_ai_assets.azure import arrivals
 from edge_ai_assets.delivery import pack, signing
 from edge_ai_assets.home import Home
-from edge_ai_assets.returns import acks, heads, inbox, merging, tables
-from edge_ai_assets.returns.parts import Insight, name_of
+from edge_ai_assets.returns.inbox import heads, inbox, merging, tables
+from edge_ai_assets.returns.package.parts import Insight, name_of
+from edge_ai_assets.returns.road import acks
 from edge_ai_assets_tests import sent
 
 SITES = ("bergen", "narvik", "oslo")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import journal
-from edge_ai_assets.returns.journal import BLOCK_SCHEMA, OUTSIDE, PREDICTED, Block
+from edge_ai_assets.returns.outbox import journal
+from edge_ai_assets.returns.outbox.journal import BLOCK_SCHEMA, OUTSIDE, PREDICTED, Block
 
 NUMBERS = st.one_of(st.just(math.nan), st.floats(allow_nan=False, allow_infinity=False))
 WORDS = st.one_of(st.none(), st.text(max_size=5))

@@ -16,15 +16,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_ai_assets import usecase
-from edge_ai_assets.returns import insights, tables, uplink
-from edge_ai_assets.returns.inbox import duplicates, receive
-from edge_ai_assets.returns.ledger import Entry, Ledger, verify
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Batch, Outbox
-from edge_ai_assets.returns.packages import read
-from edge_ai_assets.returns.packing import pack
-from edge_ai_assets.returns.policy import Policy
-from edge_ai_assets.returns.schema import ScoreRow
+from edge_ai_assets.returns.egress.ledger import Entry, Ledger, verify
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.inbox import tables
+from edge_ai_assets.returns.inbox.inbox import duplicates, receive
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
+from edge_ai_assets.returns.outbox.schema import ScoreRow
+from edge_ai_assets.returns.package.packages import read
+from edge_ai_assets.returns.package.packing import pack
+from edge_ai_assets.returns.road import uplink
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets_tests import blocks
 
 CHILD = Path(__file__).with_name("killed_site.py")

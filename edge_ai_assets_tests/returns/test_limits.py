@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.returns import insights
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets_tests import blocks
 
 CHILD = Path(__file__).with_name("limited_site.py")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import edge_ai_assets
 from edge_ai_assets import interfaces
-from edge_ai_assets.returns import lineage
-from edge_ai_assets.returns.lineage import ALLOWED, CHECKS, Check, Event, decode, encode
+from edge_ai_assets.returns.package import lineage
+from edge_ai_assets.returns.package.lineage import ALLOWED, CHECKS, Check, Event, decode, encode
 from edge_ai_assets_tests.recorded import AT, run_id
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lineage-1.jsonl"

@@ -8,8 +8,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from edge_ai_assets.returns import insights
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Outbox
 
 CHILD = Path(__file__).with_name("appending_site.py")
 PROCESSES, BATCHES = 8, 200

@@ -15,13 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import foreign, insights, media, packages
-from edge_ai_assets.returns.coverage import Coverage
-from edge_ai_assets.returns.ledger import Ledger, entries
-from edge_ai_assets.returns.media import MediaError
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.packing import pack
-from edge_ai_assets.returns.roads import UplinkError
+from edge_ai_assets.returns.egress.coverage import Coverage
+from edge_ai_assets.returns.egress.ledger import Ledger, entries
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.package import foreign, packages
+from edge_ai_assets.returns.package.packing import pack
+from edge_ai_assets.returns.road import media
+from edge_ai_assets.returns.road.media import MediaError
+from edge_ai_assets.returns.road.roads import UplinkError
 from edge_ai_assets_tests.parcels import POLICY, parcel, seal
 
 FREE = namedtuple("usage", "total used free")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.returns import media, uplink
-from edge_ai_assets.returns.coverage import Coverage
-from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.egress.coverage import Coverage
+from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.road import media, uplink
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets_tests.parcels import seal
 
 CHILD = Path(__file__).with_name("carrying_site.py")

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_ai_assets.returns import store
-from edge_ai_assets.returns.outbox import (
+from edge_ai_assets.returns.outbox import store
+from edge_ai_assets.returns.outbox.outbox import (
     Batch,
     Counts,
     Feedback,
@@ -18,7 +18,7 @@ from edge_ai_assets.returns.outbox import (
     OutboxFull,
     PackageRow,
 )
-from edge_ai_assets.returns.schema import FORMAT
+from edge_ai_assets.returns.outbox.schema import FORMAT
 from edge_ai_assets_tests import blocks
 
 
@@ -459,7 +459,10 @@ def test_only_small_things_are_imported_by_the_outbox():
     import subprocess
     import sys
 
-    code = "import sys, edge_ai_assets.returns.outbox; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    code = (
+        "import sys, edge_ai_assets.returns.outbox.outbox; "
+        "print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import insights, store
-from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns.outbox import Batch, Counts, Feedback, Outbox, PackageRow
-from edge_ai_assets.returns.schema import RECORD_SCHEMA, ScoreRow
+from edge_ai_assets.returns.outbox import insights, store
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox.outbox import Batch, Counts, Feedback, Outbox, PackageRow
+from edge_ai_assets.returns.outbox.schema import RECORD_SCHEMA, ScoreRow
 from edge_ai_assets_tests import blocks
 
 

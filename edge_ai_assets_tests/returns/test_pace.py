@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns.pace import SLICE, Pace
+from edge_ai_assets.returns.road.pace import SLICE, Pace
 
 
 class Time:

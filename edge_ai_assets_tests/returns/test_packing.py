@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.returns import insights, packing, selection, sketches
-from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns.outbox import Counts, Feedback, Outbox
-from edge_ai_assets.returns.packages import read
-from edge_ai_assets.returns.packing import SpoolFull, pack
-from edge_ai_assets.returns.parts import EventMark
-from edge_ai_assets.returns.policy import Policy
-from edge_ai_assets.returns.schema import Tally
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox.outbox import Counts, Feedback, Outbox
+from edge_ai_assets.returns.outbox.schema import Tally
+from edge_ai_assets.returns.package import packing, selection, sketches
+from edge_ai_assets.returns.package.packages import read
+from edge_ai_assets.returns.package.packing import SpoolFull, pack
+from edge_ai_assets.returns.package.parts import EventMark
 from edge_ai_assets_tests import blocks
 
 pytestmark = pytest.mark.usefixtures("counting")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import members, pages
-from edge_ai_assets.returns.members import MemberError
-from edge_ai_assets.returns.pages import PageError
-from edge_ai_assets.returns.parts import SKETCHES, Sketch
+from edge_ai_assets.returns.package import members, pages
+from edge_ai_assets.returns.package.members import MemberError
+from edge_ai_assets.returns.package.pages import PageError
+from edge_ai_assets.returns.package.parts import SKETCHES, Sketch
 
 MB = 1024 * 1024
 

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_ai_assets import usecase
-from edge_ai_assets.returns import policy as policies
-from edge_ai_assets.returns import rules
-from edge_ai_assets.returns.groups import Group
-from edge_ai_assets.returns.outbox import FeedbackRow, ScoreRow
-from edge_ai_assets.returns.policy import SMALL_CELL, Policy, Withheld
-from edge_ai_assets.returns.schema import Context, Record
+from edge_ai_assets.returns.egress import policy as policies
+from edge_ai_assets.returns.egress import rules
+from edge_ai_assets.returns.egress.groups import Group
+from edge_ai_assets.returns.egress.policy import SMALL_CELL, Policy, Withheld
+from edge_ai_assets.returns.outbox.outbox import FeedbackRow, ScoreRow
+from edge_ai_assets.returns.outbox.schema import Context, Record
 from edge_ai_assets.scoring.contract import Reference
 
 

@@ -19,9 +19,9 @@ import apsw
 import msgspec
 import pytest
 
-from edge_ai_assets.returns import insights, retention, store
-from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns.outbox import Feedback, Outbox, PackageRow
+from edge_ai_assets.returns.outbox import insights, retention, store
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox.outbox import Feedback, Outbox, PackageRow
 from edge_ai_assets_tests import blocks
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -12,26 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import (
-    enqueuing,
-    forwarding,
-    handling,
-    inbox,
-    insights,
-    ledger,
-    letters,
-    rulebook,
-    settling,
-    tables,
-)
-from edge_ai_assets.returns.forwarding import Forwarder, ForwardError, filed
-from edge_ai_assets.returns.letters import Letter, LetterError
-from edge_ai_assets.returns.link import Link, LinkDown
-from edge_ai_assets.returns.notes import FolderNotes
-from edge_ai_assets.returns.outbox import Feedback, Outbox
-from edge_ai_assets.returns.queue import MAX_BODY, EmbeddedQueue, QueueError
-from edge_ai_assets.returns.roads import UplinkError
-from edge_ai_assets.returns.rulebook import Rulebook, RulebookError
+from edge_ai_assets.returns.egress import ledger
+from edge_ai_assets.returns.hub import enqueuing, forwarding, handling, letters, rulebook, settling
+from edge_ai_assets.returns.hub.forwarding import Forwarder, ForwardError, filed
+from edge_ai_assets.returns.hub.letters import Letter, LetterError
+from edge_ai_assets.returns.hub.notes import FolderNotes
+from edge_ai_assets.returns.hub.queue import MAX_BODY, EmbeddedQueue, QueueError
+from edge_ai_assets.returns.hub.rulebook import Rulebook, RulebookError
+from edge_ai_assets.returns.inbox import inbox, tables
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Feedback, Outbox
+from edge_ai_assets.returns.road.link import Link, LinkDown
+from edge_ai_assets.returns.road.roads import UplinkError
 from edge_ai_assets.stack_hub.forwarding import FolderTarget
 
 SITE_KEY = b"site key of the tests, 32 bytes."
@@ -580,7 +572,7 @@ def test_no_forbidden_value_leaves(home, batch, record):
     home.finish()
     sent = b"".join(path.read_bytes() for path in (home.folder / "uplink").rglob("*") if path.is_file())
     assert sent and canary.encode() not in sent
-    from edge_ai_assets.returns import packages
+    from edge_ai_assets.returns.package import packages
 
     for path in (home.folder / "uplink/bergen").glob("*.zip"):
         package = packages.read(path, [home.key.public_key()])
@@ -630,7 +622,8 @@ def test_a_stranger_under_the_next_name_stops_the_chain(home, batch):
 
 
 def test_packages_made_before_go_on_in_the_same_chain(home, batch, policy, contract, key):
-    from edge_ai_assets.returns import packing, uplink
+    from edge_ai_assets.returns.package import packing
+    from edge_ai_assets.returns.road import uplink
 
     fill(home, batch, 4, 1)
     spool = home.folder / "spool"

@@ -10,10 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import deadletters, insights, journal, retention, schema, store
-from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns.outbox import Batch, Counts, Feedback, Outbox, OutboxError, PackageRow, ScoreRow
-from edge_ai_assets.returns.schema import Expired, Pruned, Record, Tally, Tombstone
+from edge_ai_assets.returns.outbox import deadletters, insights, journal, retention, schema, store
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox.outbox import (
+    Batch,
+    Counts,
+    Feedback,
+    Outbox,
+    OutboxError,
+    PackageRow,
+    ScoreRow,
+)
+from edge_ai_assets.returns.outbox.schema import Expired, Pruned, Record, Tally, Tombstone
 from edge_ai_assets_tests import blocks
 
 

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ai_assets.delivery.signing import envelope
-from edge_ai_assets.returns import members, packages, parts, sketches
-from edge_ai_assets.returns.members import MemberError
-from edge_ai_assets.returns.packages import PackageError, build, peek, read
-from edge_ai_assets.returns.parts import Aggregate, Insight, Sketch, Word
-from edge_ai_assets.returns.policy import Histogram
-from edge_ai_assets.returns.schema import Tally
+from edge_ai_assets.returns.egress.policy import Histogram
+from edge_ai_assets.returns.outbox.schema import Tally
+from edge_ai_assets.returns.package import members, packages, parts, sketches
+from edge_ai_assets.returns.package.members import MemberError
+from edge_ai_assets.returns.package.packages import PackageError, build, peek, read
+from edge_ai_assets.returns.package.parts import Aggregate, Insight, Sketch, Word
 
 FORMAT_1 = Path(__file__).parents[1] / "golden/bergen-00000001.zip"
 GOLDEN_KEY = Ed25519PrivateKey.from_private_bytes(b"golden files only, no secret! 32")

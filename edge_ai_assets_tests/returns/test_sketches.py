@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ai_assets.ml.drift import histogram, population_stability_index
-from edge_ai_assets.returns import sketches
-from edge_ai_assets.returns.sketches import K, SketchError, counts, make, merge, quantiles, read
+from edge_ai_assets.returns.package import sketches
+from edge_ai_assets.returns.package.sketches import K, SketchError, counts, make, merge, quantiles, read
 from edge_ai_assets.scoring.contract import Reference
 
 RANK_ERROR = 0.0266

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_ai_assets.returns import insights, journal
-from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns.outbox import Batch, Counts, Feedback, Outbox, PackageRow
-from edge_ai_assets.returns.schema import ScoreRow
+from edge_ai_assets.returns.outbox import insights, journal
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox.outbox import Batch, Counts, Feedback, Outbox, PackageRow
+from edge_ai_assets.returns.outbox.schema import ScoreRow
 from edge_ai_assets_tests import blocks
 
 

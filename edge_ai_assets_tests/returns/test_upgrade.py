@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.returns import insights, store
-from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns.layout import UPGRADES
-from edge_ai_assets.returns.outbox import Outbox, PackageRow
-from edge_ai_assets.returns.schema import FORMAT
+from edge_ai_assets.returns.outbox import insights, store
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox.layout import UPGRADES
+from edge_ai_assets.returns.outbox.outbox import Outbox, PackageRow
+from edge_ai_assets.returns.outbox.schema import FORMAT
 from edge_ai_assets_tests import blocks
 
 GOLDEN = Path(__file__).parents[1] / "golden"

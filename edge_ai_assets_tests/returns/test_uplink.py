@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import insights, uplink
-from edge_ai_assets.returns.ledger import Entry, Ledger, LedgerError, verify
-from edge_ai_assets.returns.link import Link, LinkDown
-from edge_ai_assets.returns.packing import pack
-from edge_ai_assets.returns.uplink import FolderUplink, UplinkError, upload
+from edge_ai_assets.returns.egress.ledger import Entry, Ledger, LedgerError, verify
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.package.packing import pack
+from edge_ai_assets.returns.road import uplink
+from edge_ai_assets.returns.road.link import Link, LinkDown
+from edge_ai_assets.returns.road.uplink import FolderUplink, UplinkError, upload
 
 pytestmark = pytest.mark.usefixtures("counting")
 BLOCK = 1000

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge_ai_assets import usecase as usecases
-from edge_ai_assets.returns import heads, packing, store, uplink
-from edge_ai_assets.returns import outbox as outboxes
+from edge_ai_assets.returns.inbox import heads
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox import store
+from edge_ai_assets.returns.package import packing
+from edge_ai_assets.returns.road import uplink
 from edge_ai_assets.usecase import Returns
 from edge_ai_assets_tests.integration.ship import ALL, DAY, NO_NORMAL, SITE, USECASE, Ship, lose
 

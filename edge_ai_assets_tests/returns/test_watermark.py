@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import heads, tables, watermark
-from edge_ai_assets.returns.heads import Head
-from edge_ai_assets.returns.watermark import DAY, gaps, mark
+from edge_ai_assets.returns.inbox import heads, tables, watermark
+from edge_ai_assets.returns.inbox.heads import Head
+from edge_ai_assets.returns.inbox.watermark import DAY, gaps, mark
 from edge_ai_assets_tests import sent
 
 NOW = 1_760_000_000_000_000

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring import app as module
 from edge_ai_assets.scoring import gate
 from edge_ai_assets.scoring import scorer as scorers

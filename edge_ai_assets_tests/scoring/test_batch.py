@@ -17,7 +17,7 @@ from edge_ai_assets import usecase as usecases
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.readings import files
 from edge_ai_assets.readings.raw import ReadingsError
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.scoring import batch, lookback, supervisor
 from edge_ai_assets.scoring.batch import FileScored, score_file
 from edge_ai_assets.scoring.client import Client, ScoreAnswer, ServiceError

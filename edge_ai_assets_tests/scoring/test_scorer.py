@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import journal
-from edge_ai_assets.returns.schema import Batch, Receipt
+from edge_ai_assets.returns.outbox import journal
+from edge_ai_assets.returns.outbox.schema import Batch, Receipt
 from edge_ai_assets.scoring import scorer as module
 from edge_ai_assets.scoring.answers import Answer
 from edge_ai_assets.scoring.bodies.json_body import JsonReader

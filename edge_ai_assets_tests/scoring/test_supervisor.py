@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from edge_ai_assets.returns.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.scoring import folder as files
 from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.scoring.client import Client

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.schema import decode
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.outbox.schema import decode
 from edge_ai_assets.scoring import workers as module
 from edge_ai_assets.scoring.workers import ORPHAN_SECONDS, Workers
 from edge_ai_assets_tests.scoring.processes import (

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns import journal
-from edge_ai_assets.returns.journal import Block
-from edge_ai_assets.returns.outbox import Feedback, Outbox, OutboxError, OutboxFull
-from edge_ai_assets.returns.schema import Batch
+from edge_ai_assets.returns.outbox import journal
+from edge_ai_assets.returns.outbox.journal import Block
+from edge_ai_assets.returns.outbox.outbox import Feedback, Outbox, OutboxError, OutboxFull
+from edge_ai_assets.returns.outbox.schema import Batch
 from edge_ai_assets.scoring import writer as module
 from edge_ai_assets.scoring.writer import PATIENCE_SECONDS, Busy, DiskFull, Failed, Writer
 

@@ -13,7 +13,7 @@ from edge_ai_assets.delivery import pack, split
 from edge_ai_assets.delivery.errors import DeliveryError, RollbackError
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
-from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring import folder
 from edge_ai_assets.scoring.folder import Wish
 from edge_ai_assets.stack_hub import delivery, provision, waiting

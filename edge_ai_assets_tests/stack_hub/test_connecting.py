@@ -15,11 +15,11 @@ from edge_ai_assets.delivery.errors import DeliveryError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
-from edge_ai_assets.returns import acks
-from edge_ai_assets.returns.connectivity import SECOND, State, Timing
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.uplink import DiodeUplink, FolderUplink
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.road import acks
+from edge_ai_assets.returns.road.connectivity import SECOND, State, Timing
+from edge_ai_assets.returns.road.link import Link
+from edge_ai_assets.returns.road.uplink import DiodeUplink, FolderUplink
 from edge_ai_assets.stack_hub import connecting, delivery, provision
 from edge_ai_assets.stack_hub.connecting import NoRoad, apply_ack, apply_acks_of, known, look, report, send
 from edge_ai_assets.usecase import Road

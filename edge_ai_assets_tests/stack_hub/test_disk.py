@@ -10,13 +10,15 @@ import pytest
 from edge_ai_assets import usecase
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.returns import enqueuing, media, store
-from edge_ai_assets.returns import outbox as outboxes
-from edge_ai_assets.returns.ledger import Ledger
-from edge_ai_assets.returns.outbox import Outbox
-from edge_ai_assets.returns.queue import EmbeddedQueue
-from edge_ai_assets.returns.schema import Tally
-from edge_ai_assets.returns.uplink import LOCK
+from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.hub import enqueuing
+from edge_ai_assets.returns.hub.queue import EmbeddedQueue
+from edge_ai_assets.returns.outbox import outbox as outboxes
+from edge_ai_assets.returns.outbox import store
+from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.outbox.schema import Tally
+from edge_ai_assets.returns.road import media
+from edge_ai_assets.returns.road.uplink import LOCK
 from edge_ai_assets.stack_hub import disk
 from edge_ai_assets.usecase import Returns
 from edge_ai_assets_tests import parcels

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from edge_ai_assets import eventlog, interfaces, keys, usecase
 from edge_ai_assets.azure.replay import replay
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns import lineage
-from edge_ai_assets.returns.parts import EventMark
-from edge_ai_assets.returns.policy import Policy
+from edge_ai_assets.returns.egress.policy import Policy
+from edge_ai_assets.returns.package import lineage
+from edge_ai_assets.returns.package.parts import EventMark
 from edge_ai_assets.stack_hub.events import source
 from edge_ai_assets_tests.recorded import life, merge
 

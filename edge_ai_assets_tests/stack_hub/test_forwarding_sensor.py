@@ -12,9 +12,11 @@ from edge_ai_assets.azure import arrivals
 from edge_ai_assets.delivery import signing
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns import enqueuing, handling, insights, packages, settling
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Batch, Outbox
+from edge_ai_assets.returns.hub import enqueuing, handling, settling
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
+from edge_ai_assets.returns.package import packages
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.stack_hub import forwarding, forwarding_sensor, provision
 from edge_ai_assets_tests import blocks
 

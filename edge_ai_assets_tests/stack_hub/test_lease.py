@@ -14,7 +14,7 @@ from edge_ai_assets.delivery import pack
 from edge_ai_assets.delivery.errors import StaleError
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
-from edge_ai_assets.returns.link import Link
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring import lease as scoring_lease
 from edge_ai_assets.stack_hub import delivery, lease, lease_sensor, provision
 from edge_ai_assets.stack_hub.lease import State

@@ -15,8 +15,8 @@ from edge_ai_assets.delivery.errors import DeliveryError, MissingError
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns.link import Link
-from edge_ai_assets.returns.outbox import Feedback, Outbox, OutboxError, PackageRow
+from edge_ai_assets.returns.outbox.outbox import Feedback, Outbox, OutboxError, PackageRow
+from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.runtimes import choice
 from edge_ai_assets.runtimes.interface import Running
 from edge_ai_assets.scoring import batch, folder, supervisor
@@ -289,7 +289,7 @@ class TestScoring:
 
 class TestInsights:
     def test_everything_is_classified_however_much_waits(self, home, site, monkeypatch):
-        from edge_ai_assets.returns import insights
+        from edge_ai_assets.returns.outbox import insights
 
         scored(site, 7)
         monkeypatch.setattr(insights, "derive", partial(insights.derive, limit=3))

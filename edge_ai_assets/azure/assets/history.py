@@ -41,8 +41,8 @@ def history(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> 
     site's own time and the time it came. All of it is in the lineage table."""
     from edge_ai_assets.azure import arrivals
     from edge_ai_assets.azure.replay import replay
-    from edge_ai_assets.returns import history as told
-    from edge_ai_assets.returns import tables
+    from edge_ai_assets.returns.inbox import history as told
+    from edge_ai_assets.returns.inbox import tables
 
     done = replay(context.instance, home.tables, arrivals.site_keys(home))
     for site, missing in done.gaps.items():

@@ -38,7 +38,7 @@ def inbox(
     """Return packages of all sites: signature, chain and order checked, merged into the global tables by
     (site, sequence), and acknowledged."""
     from edge_ai_assets.azure import arrivals
-    from edge_ai_assets.returns import tables
+    from edge_ai_assets.returns.inbox import tables
 
     names = arrivals.new_packages(home)
     received = arrivals.receive_all(home)
@@ -104,7 +104,7 @@ def insights(
     """Insights by day, site and release, for Power BI. Only days that received something are computed
     again."""
     from edge_ai_assets.delivery import pack
-    from edge_ai_assets.returns import daily, tables
+    from edge_ai_assets.returns.inbox import daily, tables
 
     if _held_back(context, home, usecase):
         return
@@ -141,7 +141,7 @@ def insights(
 def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     """What people on the sites said of the scores, and how good each release was by their word."""
     from edge_ai_assets.delivery import pack
-    from edge_ai_assets.returns import judged
+    from edge_ai_assets.returns.inbox import judged
 
     numbers = {one.image: one.version for one in pack.known(home.registry, home.keys)}
     by_release = [

@@ -35,8 +35,8 @@ def scores(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> E
 
 @dg.asset(**interfaces.body(interfaces.SITE_INSIGHTS), backfill_policy=WHOLE_BATCH)
 def insights(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Events:
-    from edge_ai_assets.returns.insights import derive
-    from edge_ai_assets.returns.outbox import Outbox
+    from edge_ai_assets.returns.outbox.insights import derive
+    from edge_ai_assets.returns.outbox.outbox import Outbox
 
     def classify(name: str) -> dict[str, object]:
         site, kinds = home.site(name), Counter(anomaly=0, normal=0, quarantined=0)

@@ -1,0 +1,113 @@
+"""How many scores the outbox holds in which state, how far they are complete, how old they are.
+
+All but `recount` and `may_be_packed` cost the same with a billion scores as with none. Nothing is
+changed here.
+"""
+
+# ruff: noqa: S608 (the SQL is put together from this module's own constants)
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from contextlib import closing
+
+from edge_ai_assets.returns.outbox.departures import SEALED
+from edge_ai_assets.returns.outbox.layout import DONE, UNCLASSIFIED, WAITING
+from edge_ai_assets.returns.outbox.retention import ACKNOWLEDGED
+from edge_ai_assets.returns.outbox.schema import KINDS, Counts, Tally
+from edge_ai_assets.returns.outbox.store import Store
+
+LAST = """coalesce((SELECT first + rows - 1 FROM journal ORDER BY first DESC LIMIT 1),
+    (SELECT seq FROM sqlite_sequence WHERE name = 'scores'), 0)"""
+OLDEST_BLOCK = "(SELECT first FROM journal ORDER BY first LIMIT 1)"
+OF_A_KIND = [f"kind = '{kind}' AND {WAITING}" for kind in KINDS]
+
+
+class Census(Store):
+    """What is asked of the outbox as a whole."""
+
+    def counts(self) -> Counts:
+        """What became of the scores, from the tally: as fast with a billion rows as with none."""
+        # The journal's sequences have no gaps, so its two ends tell how many they are.
+        ends = f"SELECT 'pending', {LAST} - first + 1 FROM {OLDEST_BLOCK}"
+        return self._counts(f"SELECT state, rows FROM tally WHERE state <> 'packed' UNION ALL {ends}")
+
+    def recount(self) -> Counts:
+        """The same, counted from rows, blocks and tombstones: slow, and independent of the tally."""
+        kept = "SELECT coalesce(disposition, 'pending'), count(*) FROM scores GROUP BY 1"
+        blocks = "SELECT 'pending', coalesce(sum(rows), 0) FROM journal"
+        return self._counts(f"{kept} UNION ALL {blocks} UNION ALL SELECT state, rows FROM tombstones")
+
+    def tally(self) -> Tally:
+        """What became of the scores for a package's manifest; scored = the sum of the others.
+
+        What the next package will pack or withhold counts as waiting until it is sealed.
+        """
+        with self._snapshot():
+            counts = self.counts()
+            packed = self._db.execute("SELECT rows FROM tally WHERE state = 'packed'").fetchone()[0]
+        waiting = counts.uploaded + counts.pending - packed
+        return Tally(counts.scored, packed, counts.withheld, counts.quarantined, counts.expired, waiting)
+
+    def complete_through(self, accounted: AbstractSet[int] = frozenset()) -> int:
+        """The sequence up to which every score is in a sealed package, or is not to come.
+
+        It steps back when dead letters get another try.
+
+        Args:
+            accounted: sequences that the next package, not yet sealed, will pack or withhold.
+        """
+        claimed = f"package = {SEALED} + 1 AND disposition IS NULL"
+        with self._snapshot():
+            open_ones = [self._last_sequence() + 1]
+            open_ones += [first for (first,) in self._db.execute(f"SELECT first FROM {OLDEST_BLOCK}")]
+            for where in (UNCLASSIFIED, *OF_A_KIND, claimed):
+                query = f"SELECT sequence FROM scores WHERE {where} ORDER BY sequence"
+                with closing(self._db.execute(query)) as found:
+                    open_ones += [next((one for (one,) in found if one not in accounted), open_ones[0])]
+        return int(min(open_ones)) - 1
+
+    def oldest_pending(self) -> int | None:
+        """When the oldest score that still has a way to go was scored, in µs; None if there is none."""
+        packed = "SELECT min(package) FROM scores WHERE package IS NOT NULL AND disposition IS NULL"
+        waiting = " UNION ALL ".join(
+            f"SELECT min(sequence) AS sequence FROM scores WHERE {where}"
+            for where in (UNCLASSIFIED, *OF_A_KIND, f"disposition IS NULL AND package = ({packed})")
+        )
+        unfolded = f"SELECT scored_at FROM scores WHERE sequence IN ({waiting})"
+        blocks = "SELECT * FROM (SELECT scored_at FROM journal ORDER BY first LIMIT 1)"
+        row = self._db.execute(f"SELECT min(scored_at) FROM ({unfolded} UNION ALL {blocks})").fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def unacknowledged(self) -> tuple[int, int]:
+        """How many packages are not acknowledged, sent or not, and the bytes of their files."""
+        query = "SELECT count(*), coalesce(sum(bytes), 0) FROM packages WHERE acknowledged_at IS NULL"
+        packages, size = self._db.execute(query).fetchone()
+        return int(packages), int(size)
+
+    def may_be_packed(self, size: int) -> int:
+        """How many more scores, until those that packages without an acknowledgement hold or account for
+        take so many bytes of the file. Reckoned with the mean of all scores that are kept."""
+        under_way = " + ".join(
+            f"(SELECT count(*) FROM scores WHERE package > {ACKNOWLEDGED} AND {state})"
+            for state in ("package IS NOT NULL AND disposition IS NULL", DONE)
+        )
+        with self._snapshot():
+            packed, removed = self._db.execute(
+                f"SELECT {under_way}, (SELECT coalesce(sum(rows), 0) FROM tombstones)"
+            ).fetchone()
+            kept = self._last_sequence() - int(removed)
+            return max(0, size * kept // self.size() - int(packed))
+
+    def untouched(self) -> bool:
+        """Whether a score waits for its kind, unfolded or not."""
+        query = f"SELECT EXISTS (SELECT 1 FROM journal) OR EXISTS (SELECT 1 FROM scores WHERE {UNCLASSIFIED})"
+        return bool(self._db.execute(query).fetchone()[0])
+
+    def _counts(self, query: str) -> Counts:
+        found = f"SELECT 'scored' AS state, {LAST} AS rows UNION ALL {query}"
+        states = dict.fromkeys(Counts.__struct_fields__, 0)
+        states.update(self._db.execute(f"SELECT state, sum(rows) FROM ({found}) GROUP BY 1").fetchall())
+        return Counts(**states)
+
+    def _last_sequence(self) -> int:
+        return int(self._db.execute(f"SELECT {LAST}").fetchone()[0])

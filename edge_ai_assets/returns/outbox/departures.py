@@ -1,0 +1,184 @@
+"""The way home of what stands in the outbox: kinds, packages, uploads, acknowledgements.
+
+What a score means is `insights`' work, what may leave is `policy`'s, the files that leave are `packing`'s.
+What is removed afterwards is `retention`'s.
+"""
+
+# ruff: noqa: S608 (the SQL is put together from this module's own constants)
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from edge_ai_assets.returns.outbox.layout import WAITING
+from edge_ai_assets.returns.outbox.schema import KINDS, FeedbackRow, PackageRow, ScoreRow
+from edge_ai_assets.returns.outbox.store import GIVEN, OutboxError, Store
+
+SEALED = "(SELECT coalesce(max(number), 0) FROM packages)"
+FREE = "disposition IS NULL AND package IS NULL"
+
+
+class Departures(Store):
+    """What Dagster does with scores and feedback, in transactions of `store.CHUNK` rows or less."""
+
+    def unclassified(self, limit: int) -> list[ScoreRow]:
+        """The oldest unfolded scores that have neither a kind nor a disposition."""
+        return self._scores("kind IS NULL AND disposition IS NULL ORDER BY sequence LIMIT ?", limit)
+
+    def waiting(self, limit: int, kinds: Sequence[str] = ()) -> list[ScoreRow]:
+        """The oldest scores that are classified, and neither disposed of nor packed; only of these kinds."""
+        chosen = kinds or KINDS
+        of_a_kind = f"SELECT * FROM (SELECT * FROM scores WHERE kind = ? AND {WAITING} ORDER BY sequence)"
+        query = f"{' UNION ALL '.join([of_a_kind] * len(chosen))} ORDER BY sequence LIMIT ?"
+        return [ScoreRow(*row) for row in self._db.execute(query, (*chosen, limit))]
+
+    def waiting_feedback(self, limit: int) -> list[FeedbackRow]:
+        """The oldest feedback that is neither disposed of nor packed."""
+        query = "SELECT * FROM feedback WHERE disposition IS NULL AND package IS NULL ORDER BY id LIMIT ?"
+        return [FeedbackRow(*row) for row in self._db.execute(query, (limit,))]
+
+    def classify(self, kinds: Mapping[int, str]) -> None:
+        """Give scores their kind, by sequence; a kind once given stays.
+
+        Raises:
+            OutboxError: it is none of schema.KINDS.
+        """
+        if unknown := set(kinds.values()) - set(KINDS):
+            raise OutboxError(f"a score is {' or '.join(KINDS)}, not {', '.join(sorted(unknown))}")
+        update = f"UPDATE scores SET kind = ? WHERE sequence IN {GIVEN} AND kind IS NULL"
+        self._chunks(update, ((kind, [one for one in kinds if kinds[one] == kind]) for kind in KINDS))
+
+    def dispose(
+        self, disposition: str, reasons: Mapping[str, Iterable[int]], *, table: str = "scores"
+    ) -> None:
+        """End the way of scores (or of feedback) that no package holds: withheld, quarantined or expired.
+
+        Args:
+            disposition: see the table.
+            reasons: reason to the sequences (or feedback ids) it holds for.
+            table: scores or feedback.
+        """
+        key = {"scores": "sequence", "feedback": "id"}[table]
+        update = f"UPDATE {table} SET disposition = ?, reason = ? WHERE {key} IN {GIVEN} AND {FREE}"
+        self._chunks(update, ((disposition, *group) for group in reasons.items()))
+
+    def seal(
+        self,
+        package: PackageRow,
+        sequences: Iterable[int],
+        feedback_ids: Iterable[int],
+        withheld: Mapping[str, Iterable[int]],
+        withheld_feedback: Mapping[str, Iterable[int]],
+    ) -> None:
+        """Record what a finished package file holds, and what it accounts for but holds back, by reason.
+
+        Rows are claimed for the package's number chunk by chunk, one small transaction then adds the package:
+        that moment seals it. Killed before, `recover` gives the claims back; killed after, it completes the
+        dispositions.
+
+        Raises:
+            OutboxError: the number is not the one after the last.
+        """
+        self.recover()
+        last = self.last_package()
+        expected = last.number + 1 if last else 1
+        if package.number != expected:
+            raise OutboxError(f"package {package.number} cannot be sealed, the next number is {expected}")
+        packed = self._claim("scores", "sequence", package.number, sequences, withheld)
+        self._claim("feedback", "id", package.number, feedback_ids, withheld_feedback)
+        values = msgspec.structs.astuple(package)
+        with self._transaction():
+            self._db.execute(f"INSERT INTO packages VALUES ({', '.join('?' * len(values))})", values)
+            self._db.execute("UPDATE tally SET rows = rows + ? WHERE state = 'packed'", (packed,))
+        self.recover()
+
+    def _claim(
+        self, table: str, key: str, number: int, packed: Iterable[int], held: Mapping[str, Iterable[int]]
+    ) -> int:
+        """How many are packed."""
+        claim = f"UPDATE {table} SET package = {number}, reason = ? WHERE {key} IN {GIVEN} AND {FREE}"
+        self._chunks(claim, held.items(), redone=True)
+        return self._chunks(claim, [(None, packed)], redone=True)
+
+    def recover(self) -> None:
+        """Bring to its end, or back, what a killed `seal` left. One process at a time may seal or recover."""
+        for key, table in (("sequence", "scores"), ("id", "feedback")):
+            back = f"package = {SEALED} + 1 AND disposition IS NULL"
+            self._sweep(table, key, "package = NULL, reason = NULL", back, redone=True)
+            done = f"package = {SEALED} AND reason IS NOT NULL AND disposition IS NULL"
+            self._sweep(table, key, "disposition = 'withheld'", done, redone=True)
+
+    def uploaded(self, number: int, at: int) -> None:
+        """Record that the other side has a package, at a time in µs. Done again, it changes nothing."""
+        for key, table in (("sequence", "scores"), ("id", "feedback")):
+            sent = f"package = {int(number)} AND reason IS NULL AND disposition IS NULL"
+            self._sweep(table, key, "disposition = 'uploaded'", sent, redone=True)
+        with self._transaction():
+            update = "UPDATE packages SET uploaded_at = coalesce(uploaded_at, ?) WHERE number = ?"
+            if not self._db.execute(update, (at, number)).rowcount:
+                raise OutboxError(f"there is no package {number}")
+
+    def exported(self, number: int, at: int) -> None:
+        """Note that a package was put on a medium, at a time in µs; what is in it stays pending."""
+        with self._transaction():
+            update = "UPDATE packages SET exported_at = ? WHERE number = ?"
+            if not self._db.execute(update, (at, number)).rowcount:
+                raise OutboxError(f"there is no package {number}")
+
+    def acknowledge(self, number: int, digest: str, at: int) -> int:
+        """Record that the other side merged the packages up to a number: `Retention.prune` may remove them.
+
+        Killed anywhere, the next call completes it. An older acknowledgement, or one again, changes nothing.
+
+        Args:
+            number: of the last package that was merged.
+            digest: of that package; the chain of digests makes it stand for all before.
+            at: µs.
+
+        Returns:
+            How many packages it acknowledges that were not yet.
+
+        Raises:
+            OutboxError: there is no such package, or it has another digest. Nothing changes then.
+        """
+        found = self._package("number = ?", number)
+        last = self.last_package()
+        if found is None and (last is None or not 0 < number < last.number):  # else it was forgotten
+            raise OutboxError(
+                f"package {number} was acknowledged, this site's go to {last.number if last else 0}"
+            )
+        if found and found.digest != digest:
+            raise OutboxError(
+                f"package {number} was acknowledged with digest {digest}, this site's is {found.digest}"
+            )
+        while early := self._package("uploaded_at IS NULL AND number <= ? ORDER BY number LIMIT 1", number):
+            self.uploaded(early.number, at)
+        new = f"number <= {int(number)} AND acknowledged_at IS NULL"
+        return self._sweep("packages", "number", f"acknowledged_at = {int(at)}", new)
+
+    def packages(self, after: int = 0, limit: int = 1_000) -> list[PackageRow]:
+        """The sealed packages with a number above `after`, in order, without those that were forgotten."""
+        query = "SELECT * FROM packages WHERE number > ? ORDER BY number LIMIT ?"
+        return [PackageRow(*row) for row in self._db.execute(query, (after, limit))]
+
+    def unsent(self, limit: int = 1_000) -> list[PackageRow]:
+        """The oldest sealed packages that the other side is not known to have, in order."""
+        query = "SELECT * FROM packages WHERE uploaded_at IS NULL ORDER BY number LIMIT ?"
+        return [PackageRow(*row) for row in self._db.execute(query, (limit,))]
+
+    def unsent_total(self) -> int:
+        """How many they are in all."""
+        query = "SELECT count(*) FROM packages WHERE uploaded_at IS NULL"
+        return int(self._db.execute(query).fetchone()[0])
+
+    def last_package(self) -> PackageRow | None:
+        """The one that was sealed last: it is always kept."""
+        return self._package("true ORDER BY number DESC LIMIT 1")
+
+    def _package(self, where: str, *values: int) -> PackageRow | None:
+        row = self._db.execute(f"SELECT * FROM packages WHERE {where}", values).fetchone()
+        return PackageRow(*row) if row else None
+
+    def _scores(self, where: str, *values: int) -> list[ScoreRow]:
+        return [ScoreRow(*row) for row in self._db.execute(f"SELECT * FROM scores WHERE {where}", values)]

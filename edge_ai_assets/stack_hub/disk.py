@@ -6,12 +6,14 @@ Which rows go, and how they stay counted, is the outbox's work.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns import clock
 from edge_ai_assets.returns.hub import enqueuing
+from edge_ai_assets.returns.outbox import insights
 from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.returns.outbox.schema import Pruned
 from edge_ai_assets.returns.package import packages, packing
@@ -32,6 +34,9 @@ HIGH, LOW = 0.9, 0.8
 PACKED = 0.5
 """Of the outbox' share: normal scores are packed until packages without an acknowledgement account for as
 much. They can expire no more, and were all of it packed, anomalies that come later would expire instead."""
+AT_ONCE = 5_000
+"""Scores that get their kind before room is made again: some 4 MB, ten times what they took in the journal.
+"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,15 @@ def make_room(site: SiteHome, outbox: Outbox, returns: Returns, now: clock.Clock
         with packing.lock(site.spool), enqueuing.sent_through(site.root) as sent:
             expired = outbox.expire(above, now(), reason, sent).rows
     return Room(pruned.rows + more.rows, expired, len(pruned.packages) + len(more.packages), withheld)
+
+
+def derive(site: SiteHome, outbox: Outbox, returns: Returns) -> Counter[str]:
+    """Give every score its kind, and keep within the quota meanwhile: how many became which kind."""
+    kinds: Counter[str] = Counter(anomaly=0, normal=0, quarantined=0)
+    while found := insights.derive(outbox, AT_ONCE):
+        kinds.update(found)
+        make_room(site, outbox, returns)
+    return kinds
 
 
 def _prune(site: SiteHome, outbox: Outbox, before: int) -> Pruned:

@@ -71,6 +71,27 @@ def test_at_the_quota_anomalies_get_the_room_of_normal_scores(tmp_path, sent):
         assert outbox.counts() == outbox.recount() and outbox.counts().conserved
 
 
+def test_the_journal_of_a_whole_day_is_unfolded_within_the_quota(tmp_path):
+    """A row takes ten times what it took in the journal."""
+    returns = Returns(when_full="expire").model_copy(update={"quota_megabytes": 6})
+    ship = Ship(tmp_path, returns, random.Random(1))
+    bound = disk.outbox_bytes(returns) or 0
+    for _ in range(10):
+        assert ship.score(3_000) is not None
+    sizes = []
+
+    class Watched(Outbox):
+        def unfold(self, *args):
+            made = super().unfold(*args)
+            sizes.append(self.size())
+            return made
+
+    with Watched(ship.site.outbox, create=False) as outbox:
+        assert disk.derive(ship.site, outbox, returns).total() == 30_000
+        assert outbox.counts() == outbox.recount() and outbox.counts().conserved
+    assert max(sizes) < disk.HIGH * bound + 200 * disk.AT_ONCE, "a row takes less than 200 bytes here"
+
+
 @pytest.mark.parametrize("when_full", ["expire", "refuse"])
 def test_under_a_policy_that_lists_nothing_the_outbox_never_fills(tmp_path, when_full):
     """No package is made, and so none acknowledged."""

@@ -1,7 +1,5 @@
 """From waiting readings to scores, and from scores to insights."""
 
-from collections import Counter
-
 import dagster as dg
 
 from edge_ai_assets import interfaces
@@ -35,14 +33,14 @@ def scores(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> E
 
 @dg.asset(**interfaces.body(interfaces.SITE_INSIGHTS), backfill_policy=WHOLE_BATCH)
 def insights(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Events:
-    from edge_ai_assets.returns.outbox.insights import derive
     from edge_ai_assets.returns.outbox.outbox import Outbox
+    from edge_ai_assets.stack_hub import disk
+    from edge_ai_assets.stack_hub.scoring import deployed_usecase
 
     def classify(name: str) -> dict[str, object]:
-        site, kinds = home.site(name), Counter(anomaly=0, normal=0, quarantined=0)
+        site = home.site(name)
         with Outbox(site.outbox, create=False) as outbox:
-            while found := derive(outbox):
-                kinds.update(found)
+            kinds = disk.derive(site, outbox, deployed_usecase(site).returns)
         total = kinds.total()
         return {**kinds, "rows": total, "anomaly_rate": kinds["anomaly"] / total if total else 0.0}
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,12 @@ BUSY = frozenset({408, 429})
 MISSING = frozenset({"BlobNotFound", "MessageNotFound"})
 
 
+class Busy(LinkDown):
+    """The account is there and asks to be left alone for a while: `after` seconds, if it said how many."""
+
+    after: float | None = None
+
+
 @dataclass(frozen=True)
 class Account:
     """One endpoint of a storage account.
@@ -38,6 +45,7 @@ class Account:
         api_version: None for the client's own; HUB_API_VERSION for an Azure Stack Hub.
         connect_seconds: before a server that takes no connection, or has no address, is out of reach.
         read_seconds: before a server that does not answer is.
+        ca: certificates that are trusted there instead of the system's.
     """
 
     endpoint: str
@@ -45,11 +53,15 @@ class Account:
     api_version: str | None = None
     connect_seconds: float = 5.0
     read_seconds: float = 20.0
+    ca: Path | None = None
 
-    def container(self, name: str) -> ContainerClient:
+    def container(self, name: str, **options: Any) -> ContainerClient:
+        """A container as the client sees it; `options` are the client's own."""
         from azure.storage.blob import ContainerClient
 
-        return ContainerClient(self.endpoint, name, credential=self.credential, **self._options())
+        return ContainerClient(
+            self.endpoint, name, credential=self.credential, **{**self._options(), **options}
+        )
 
     def queue(self, name: str) -> QueueClient:
         """A queue whose messages are text as it stands: a decoder in the client would fail a whole page for
@@ -87,9 +99,11 @@ class Account:
 
     def _options(self) -> dict[str, Any]:
         version = {"api_version": self.api_version} if self.api_version else {}
+        trusted = {"connection_verify": str(self.ca)} if self.ca else {}
         # Trying again is the caller's decision: the client's own retries would hold it up for minutes.
         return {
             **version,
+            **trusted,
             "retry_total": 0,
             "connection_timeout": self.connect_seconds,
             "read_timeout": self.read_seconds,
@@ -126,9 +140,9 @@ class Account:
         if status is None:
             return LinkDown(f"{where} is out of reach ({type(error).__name__}); what was to be sent waits")
         if status >= 500 or status in BUSY:
-            return LinkDown(
-                f"{where} is too busy or out of order ({status} {code}); what was to be sent waits"
-            )
+            busy = Busy(f"{where} is too busy or out of order ({status} {code}); what was to be sent waits")
+            busy.after = _retry_after(error)
+            return busy
         if status in (401, 403):
             return refused(
                 f"{where} refuses the credential ({status} {code}): check that it is the account's, that it "
@@ -144,6 +158,12 @@ class Account:
 def missing(error: Exception) -> bool:
     """Whether an error says that this one blob or message is not there, and storage itself says so."""
     return _code(error) in MISSING
+
+
+def _retry_after(error: Exception) -> float | None:
+    """What the answer says of when to ask again, in seconds; None for a date, or nothing."""
+    said = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return float(said) if said.isdecimal() else None
 
 
 def _code(error: Exception) -> str:

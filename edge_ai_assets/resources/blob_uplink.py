@@ -1,29 +1,44 @@
 """The uplink to Azure Blob Storage: a package is a block blob `<site>/<name>` that is created once.
 
-A package is sent in blocks of 1 MiB that wait on the other side until all are there: what a cut leaves is
-found again by their names. The last step makes the blob, unless somebody else has made it.
+A package is sent in blocks that wait on the other side until all are there: what a cut leaves is found again
+by their names. The last step makes the blob, unless somebody else has made it. What is no larger than a block
+makes the blob in one request.
+
+Several blocks are under way at once, since a long link is idle while one waits for its answer; how many
+follows how fast they come through.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_ai_assets.resources.account import Account, missing
+from edge_ai_assets.resources.transport import transport
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets.returns.road.pace import SLICE, UNBOUNDED, Pace
 from edge_ai_assets.returns.road.roads import Leaving, UplinkError
-from edge_ai_assets.returns.road.uplink import BLOCK, digest_of
+from edge_ai_assets.returns.road.uplink import digest_of
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, BlobProperties
 
+FIRST, MOST = 8, 16
+"""Blocks under way at the start, and at most."""
+UNDER_WAY = 1024 * 1024
+"""Bytes of them together. What of them had not come through is sent again after a cut; on the other hand no
+more than these leave in a round trip and the time to mend a loss."""
+SLOW_SECONDS = 5.0
+"""A block that takes longer had too many others beside it."""
 SLOWEST = 10_000
-"""Bytes per second below which a link counts as down: a block that the system holds ready to send, all of
-it, gets so much longer to be answered."""
+"""Bytes per second below which a link counts as down: what the system holds ready to send gets so much longer
+to be answered."""
 DIGEST = "sha256"
 """The metadata of a blob that holds its digest; written with the blob, in one step."""
 
@@ -36,14 +51,22 @@ class BlobUplink:
         container: its name; it must exist.
         site: the site's name, the folder of its packages there.
         pace: bounds the bandwidth.
+        under_way: most bytes that are on their way at once, and that a cut may cost. A long link needs
+            several times what it carries in a round trip.
     """
 
     answers = True
 
-    def __init__(self, account: Account, container: str, site: str, pace: Pace = UNBOUNDED) -> None:
+    def __init__(
+        self, account: Account, container: str, site: str, pace: Pace = UNBOUNDED, under_way: int = UNDER_WAY
+    ) -> None:
         self.site = site
-        self._account, self._pace = account, pace
-        self._client = account.container(container)
+        self.block = max(1, under_way // MOST)
+        """Bytes."""
+        self._account, self._pace, self._turn = account, pace, threading.Lock()
+        self._client = account.container(container, transport=transport(MOST))
+        self._at_once = FIRST
+        """Blocks under way: one more with each that comes through, one less with each that was slow."""
 
     @property
     def destination(self) -> str:
@@ -52,13 +75,16 @@ class BlobUplink:
     def send(self, path: Path, name: str, digest: str, leaving: Leaving) -> int:
         if (found := digest_of(path)) != digest:
             raise UplinkError(f"{path} is {found}, {digest} was sealed: check it against its outbox")
-        blob, sent = self._blob(name), 0
+        blob, size = self._blob(name), path.stat().st_size
         with self._account.talking(f"sending {name}", UplinkError):
-            there = _digest_there(blob)
-            if there is None:
-                sent = self._stage(blob, path, digest, leaving)
-                self._commit(blob, digest, path.stat().st_size)
-                there = _digest_there(blob)
+            if size <= self.block:
+                sent, made = self._put(blob, path, digest, leaving)
+            elif (waiting := _waiting(blob)) is None:
+                sent, made = 0, False
+            else:
+                sent = self._stage(blob, path, digest, waiting, leaving)
+                made = self._commit(blob, digest, size)
+            there = digest if made else _digest_there(blob)
         if there != digest:
             raise UplinkError(
                 f"{self.destination}/{name}: another package ({there}) has this name, this one is {digest}; "
@@ -85,58 +111,97 @@ class BlobUplink:
     def _blob(self, name: str) -> BlobClient:
         return self._client.get_blob_client(f"{self.site}/{name}")
 
-    def _stage(self, blob: BlobClient, path: Path, digest: str, leaving: Leaving) -> int:
+    def _put(self, blob: BlobClient, path: Path, digest: str, leaving: Leaving) -> tuple[int, bool]:
+        """Make the blob in one request; the bytes sent, and whether it was not there."""
+        from azure.core.exceptions import ResourceExistsError
+
+        data = path.read_bytes()
+        leaving(0, len(data))
+        try:
+            blob.upload_blob(
+                self._paced(data), length=len(data), metadata={DIGEST: digest}, **self._guarded(data, 0)
+            )
+        except ResourceExistsError:
+            return len(data), False
+        return len(data), True
+
+    def _stage(
+        self, blob: BlobClient, path: Path, digest: str, waiting: dict[str, int], leaving: Leaving
+    ) -> int:
         """Send the blocks that do not wait there yet; the bytes sent."""
-        waiting, size, sent = _waiting(blob), path.stat().st_size, 0
-        with path.open("rb") as file:
-            for index, first in enumerate(range(0, size, BLOCK)):
-                length = min(BLOCK, size - first)
-                if waiting.get(block_id(index, digest)) == length:
+        size, sent = path.stat().st_size, 0
+        under_way: dict[Future[Any], float] = {}
+        with path.open("rb") as file, ThreadPoolExecutor(MOST) as workers:
+            for first in range(0, size, self.block):
+                length, name = min(self.block, size - first), block_id(first, digest)
+                if waiting.get(name) == length:
                     continue
+                while len(under_way) >= self._at_once:
+                    self._one_through(under_way)
                 file.seek(first)
                 data = file.read(length)
                 leaving(first, first + length)
-                # Read piece by piece: of bytes the client would want all sent within one time-out.
-                blob.stage_block(
-                    block_id(index, digest),
-                    _Paced(data, self._pace),
-                    length,
-                    read_timeout=self._account.read_seconds + length / SLOWEST,
-                    transactional_content_md5=_md5(data),
+                sending = workers.submit(
+                    blob.stage_block, name, self._paced(data), length, **self._guarded(data, len(under_way))
                 )
+                under_way[sending] = time.monotonic()
                 sent += length
+            while under_way:
+                self._one_through(under_way)
         return sent
 
-    def _commit(self, blob: BlobClient, digest: str, size: int) -> None:
+    def _one_through(self, under_way: dict[Future[Any], float]) -> None:
+        """Wait until a block is through, or more are; raises what one of them raised."""
+        for done in wait(under_way, return_when=FIRST_COMPLETED).done:
+            slow = time.monotonic() - under_way.pop(done) > SLOW_SECONDS
+            done.result()
+            self._at_once = max(1, min(MOST, self._at_once + (-1 if slow else 1)))
+
+    def _paced(self, data: bytes) -> _Paced:
+        # Read piece by piece: of bytes the client would want all sent within one time-out.
+        return _Paced(data, self._pace, self._turn)
+
+    def _guarded(self, data: bytes, beside: int) -> dict[str, Any]:
+        """Options of a request that carries these bytes, with so many blocks beside it."""
+        return {
+            "read_timeout": self._account.read_seconds + (len(data) + beside * self.block) / SLOWEST,
+            "transactional_content_md5": _md5(data),
+        }
+
+    def _commit(self, blob: BlobClient, digest: str, size: int) -> bool:
+        """Make the blob of its blocks; whether it was not there."""
         from azure.core import MatchConditions
         from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
         from azure.storage.blob import BlobBlock
 
-        blocks = [BlobBlock(block_id(index, digest)) for index in range(-(-size // BLOCK))]
+        blocks = [BlobBlock(block_id(first, digest)) for first in range(0, size, self.block)]
         try:
             blob.commit_block_list(
                 blocks, metadata={DIGEST: digest}, match_condition=MatchConditions.IfMissing
             )
         except (ResourceExistsError, ResourceModifiedError):
-            return  # somebody made it meanwhile: what is there now is judged by its digest
+            return False  # somebody made it meanwhile: what is there now is judged by its digest
+        return True
 
 
 class _Paced(io.BytesIO):
-    """A block that is handed out in slices, no faster than the pace."""
+    """A block that is handed out in slices, no faster than the pace; `turn` is of all that share it."""
 
-    def __init__(self, data: bytes, pace: Pace) -> None:
+    def __init__(self, data: bytes, pace: Pace, turn: threading.Lock) -> None:
         super().__init__(data)
-        self._pace = pace
+        self._pace, self._turn = pace, turn
 
     def read(self, size: int | None = -1) -> bytes:
         piece = super().read(SLICE if size is None or size < 0 else min(size, SLICE))
-        self._pace.take(len(piece))
+        with self._turn:
+            self._pace.take(len(piece))
         return piece
 
 
-def block_id(index: int, digest: str) -> str:
-    """The name of a block: blocks of another file under the same name have others, all of one length."""
-    return f"{index:08}-{digest[:16]}"
+def block_id(first: int, digest: str) -> str:
+    """The name of a block, by where it begins: blocks of another file under the same name have others, all of
+    one length."""
+    return f"{first:08x}-{digest[:16]}"
 
 
 def _md5(data: bytes) -> bytes:
@@ -174,14 +239,14 @@ def _digest_there(blob: BlobClient) -> str | None:
     return digest.hexdigest()
 
 
-def _waiting(blob: BlobClient) -> dict[str, int]:
-    """The blocks of earlier attempts: name to size."""
+def _waiting(blob: BlobClient) -> dict[str, int] | None:
+    """The blocks of earlier attempts, name to size; None when the blob itself is there."""
     from azure.core.exceptions import ResourceNotFoundError
 
     try:
-        _, waiting = blob.get_block_list("uncommitted")
+        made, waiting = blob.get_block_list("all")
     except ResourceNotFoundError as error:
         if missing(error):
             return {}
         raise
-    return {block.id: block.size for block in waiting}
+    return None if made else {block.id: block.size for block in waiting}

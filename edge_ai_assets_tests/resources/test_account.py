@@ -17,9 +17,10 @@ import pytest
 from edge_ai_assets.resources import account as accounts
 from edge_ai_assets.resources.account import HUB_API_VERSION, Account
 from edge_ai_assets.resources.blob_notes import BlobNotes
-from edge_ai_assets.resources.blob_uplink import BLOCK, BlobUplink, block_id
+from edge_ai_assets.resources.blob_uplink import BlobUplink, block_id
 from edge_ai_assets.resources.storage_queue import StorageQueue
 from edge_ai_assets.returns.hub.queue import QueueError
+from edge_ai_assets.returns.package import packages
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets.returns.road.roads import UplinkError
 from edge_ai_assets_tests.integration.faults import Proxy
@@ -149,6 +150,5 @@ def test_an_endpoint_of_any_suffix_is_taken():
 
 
 def test_block_names_tell_place_and_file_apart():
-    names = {block_id(index, digest * 64) for index in (0, 1, 255) for digest in "ab"}
+    names = {block_id(first, digest * 64) for first in (0, 1, packages.MAX_BYTES) for digest in "ab"}
     assert len(names) == 6 and len({len(name) for name in names}) == 1
-    assert BLOCK == 1024 * 1024

@@ -76,7 +76,9 @@ def invite(home: Home, usecase: UseCase, site: str, into: Path) -> Path:
             "leads to this registry: write `road: media` there, or `road: diode`"
         )
     if not (home.keys / ceremony.FILE).exists():
-        raise EnrolmentError(f"{home.keys / ceremony.FILE} is not there: the first release makes it")
+        raise EnrolmentError(
+            f"{home.keys / ceremony.FILE} is not there: the first release makes it, or `edge-ai keys make`"
+        )
     invitation = Invitation(site, usecases.dumps(usecase), pack.root(home.registry, home.keys).decode())
     return _write(into / f"{site}.invitation.json", msgspec.json.encode(invitation).decode())
 

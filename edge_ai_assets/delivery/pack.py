@@ -114,12 +114,19 @@ def get(registry: Path, keys: Path, version: int) -> Release:
 
 def known(registry: Path, keys: Path) -> list[Release]:
     """Every release in the registry, checked, oldest first; none before the first."""
-    return releases.all_releases(Layout(registry), _trusted(registry, keys))
+    layout = Layout(registry)
+    # What is there first, then what is listed: the other way round, a release in between would not be listed.
+    versions = releases.versions(layout.tags())
+    trusted = _trusted(registry, keys)
+    return [releases.get(layout, version, trusted) for version in versions]
 
 
 def newest(registry: Path, keys: Path) -> Release | None:
     """The newest release in the registry, checked; None when there is none."""
-    return releases.latest(Layout(registry), _trusted(registry, keys))
+    layout = Layout(registry)
+    top = layout.tags().get(releases.LATEST)
+    trusted = _trusted(registry, keys)
+    return releases.read(layout, top, trusted).release if top else None
 
 
 def _trusted(registry: Path, keys: Path) -> Trusted:

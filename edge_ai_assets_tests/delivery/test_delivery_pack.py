@@ -81,3 +81,19 @@ def test_a_model_without_lineage_is_not_released(home):
     with pytest.raises(FileNotFoundError, match=r"lineage\.json"):
         release(home, folder)
     assert not home.registry.exists() or pack.newest(home.registry, home.keys) is None
+
+
+@pytest.mark.parametrize("look", [pack.newest, pack.known])
+def test_who_looks_while_somebody_releases_sees_the_one_before(home, monkeypatch, look):
+    """Tags and trust metadata are two reads."""
+    first = release(home, model(home, 1))
+    trusted = pack._trusted
+
+    def meanwhile(*arguments):
+        found = trusted(*arguments)
+        monkeypatch.setattr(pack, "_trusted", trusted)
+        release(home, model(home, 2, bias=-3.0))
+        return found
+
+    monkeypatch.setattr(pack, "_trusted", meanwhile)
+    assert look(home.registry, home.keys) in (first, [first])

@@ -14,9 +14,9 @@ import pytest
 
 from edge_ai_assets import enrolment
 from edge_ai_assets import usecase as usecases
-from edge_ai_assets.delivery import bundle, image, pack, release, signing
-from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
+from edge_ai_assets.ml.lineage import Lineage
 from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets_tests.integration import containers
 from edge_ai_assets_tests.integration.containers import CHECKOUT, Engine, run
@@ -77,18 +77,12 @@ def carried(folder: Path, into: Path) -> None:
         (model / "usecase.yaml").read_text().replace('"name": "bergen"', '"name": "bergen", "road": "media"')
     )
     (model / "usecase.yaml").write_text(text)
-    for name in image.FILES:
-        if not (model / name).exists():
-            (model / name).write_text("{}\n")
-    signing.create(home.keys, pack.KEY)
-    key = signing.load_private(home.keys / f"{pack.KEY}.pem")
-    layout = Layout(home.registry)
-    made = image.build(model, layout, annotations={})
-    release.publish(
-        layout, image=made, usecase="tiny", run_id="r", data_version="v", metrics={"f1": 0.9}, key=key
-    )
+    (model / "metrics.json").write_text(json.dumps({"f1": 0.9, "rows": 10}))
+    (model / "model_card.md").write_text("A tiny model.")
+    Lineage(training_run="r", training_set="v", usecase="digest").write(model)
+    pack.release(model, home.registry, home.keys, "tiny")
     enrolment.invite(home, usecases.load(model / "usecase.yaml"), "bergen", into)
-    bundle.build(layout, 1, into, [key.public_key()])
+    pack.bundle(home.registry, home.keys, into)
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,10 @@ test: $(VENV)/.installed ## All tests that need no server
 integration: $(VENV)/.installed ## Tests with real servers and a browser
 	$(BIN)/pytest -m integration -n 2 --dist loadfile
 
-proofs: $(VENV)/.installed ## Half a year at sea, a million canaries, long state machines: ten minutes
+proofs: $(VENV)/.installed ## Half a year at sea, a million canaries, 300 kills of the service: a quarter of an hour
 	$(BIN)/pytest -n 2 --dist loadfile -m proof
+	SCHEMATHESIS_CASES=10000 SERVICE_KILLS=50 SERVICE_SWITCHES=100 $(BIN)/pytest -n 2 --dist loadfile -m integration \
+	  -k 'undocumented or killed_again or while_releases_are_switched'
 
 kills: $(VENV)/.installed ## Kill -9 at more than ten thousand points of the way home: a quarter of an hour
 	EDGE_AI_KILLS=10000 $(BIN)/pytest -n auto --dist loadfile -m '' edge_ai_assets_tests/returns/test_kills.py \

@@ -35,7 +35,7 @@ from edge_ai_assets_tests.returns.conftest import SITE_KEY, batch, contract, key
 pytestmark = pytest.mark.integration
 __all__ = ["azurite", "batch", "contract", "key", "record", "small"]
 CHECKOUT = Path(__file__).resolve().parents[2]
-KILLS = 40
+KILLS = 12
 
 
 class Plant:

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCHEMATHESIS = "schemathesis==4.32.5"
-CASES = int(os.environ.get("SCHEMATHESIS_CASES", "2500"))
+CASES = int(os.environ.get("SCHEMATHESIS_CASES", "1000"))
 EXAMPLES = max(CASES * 3 // 20, 100)
 """A path at most; those that take nothing need few."""
 LEFT_OUT = "positive_data_acceptance"

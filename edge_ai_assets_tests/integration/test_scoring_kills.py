@@ -1,4 +1,6 @@
-"""kill -9 under load, hundreds of times at random moments: no score that was answered is lost or changed.
+"""kill -9 under load, again and again at random moments: no score that was answered is lost or changed.
+
+Hundreds of times (`make proofs`): SERVICE_KILLS=50 pytest -m integration -k killed_again
 
 The clients never send a request again, but for those with a key, which are asked again after each restart.
 Each row says in its context which request it is of, so it can be told that nothing is there twice either.
@@ -35,7 +37,7 @@ from edge_ai_assets_tests.tiny_model import tiny_release
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-KILLS = 50
+KILLS = int(os.environ.get("SERVICE_KILLS", "15"))
 """Of each of the sites that are played at the same time."""
 SITES = 2
 LONGEST = 0.3

@@ -32,19 +32,34 @@ def runtime(folder: Path, site: str) -> Runtime:
         ClusterError: its kubeconfig leads to no cluster.
     """
     path = folder / FILE
-    try:
-        found = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return ProcessRuntime(folder, site)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ChoiceError(f"{path} is no TOML: {error}") from error
-    kind = found.pop(KIND, None)
+    kind, found = _read(path)
     if kind == "process":
         _only(path, found, {})
         return ProcessRuntime(folder, site)
-    if kind != "kubernetes":
-        raise ChoiceError(f"{path}: kind must be 'process' or 'kubernetes', it is {kind!r}")
     return _kubernetes(path, site, found)
+
+
+def runs_images(folder: Path) -> bool:
+    """Whether a container engine runs the releases of the site in this folder.
+
+    Raises:
+        ChoiceError: as `runtime`.
+    """
+    return _read(folder / FILE)[0] != "process"
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """The kind, and the other settings."""
+    try:
+        found = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return "process", {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ChoiceError(f"{path} is no TOML: {error}") from error
+    kind = found.pop(KIND, None)
+    if kind not in ("process", "kubernetes"):
+        raise ChoiceError(f"{path}: kind must be 'process' or 'kubernetes', it is {kind!r}")
+    return kind, found
 
 
 def _kubernetes(path: Path, site: str, found: dict[str, Any]) -> Runtime:

@@ -60,6 +60,17 @@ class Runtime(Protocol):
         """
         ...
 
+    def trust(self, note: bytes) -> None:
+        """Give the service the note of how long the site may rely on what it has. Again changes nothing.
+
+        Args:
+            note: `lease.json`, as `scoring.lease` reads it.
+
+        Raises:
+            DeploymentFailed: it cannot be given.
+        """
+        ...
+
     def stop(self) -> None:
         """End the service: requests in flight are finished, scores stay. Again changes nothing.
 

@@ -21,6 +21,7 @@ from edge_ai_assets.runtimes.manifests import (
     STEADY_SECONDS,
     VERSION,
     Manifest,
+    lease,
     record,
     render,
 )
@@ -96,6 +97,15 @@ class KubernetesRuntime:
             self._place.url,
             Failure(**failed) if failed else None,
         )
+
+    def trust(self, note: bytes) -> None:
+        """See Runtime. Pods have it a minute later, those of a release that is wanted too."""
+        try:
+            self._cluster.apply(lease(self._place, note))
+        except ClusterError as error:
+            raise DeploymentFailed(
+                f"site {self._place.site!r}: its service does not learn how its trust stands: {error}"
+            ) from error
 
     def stop(self) -> None:
         """See Runtime. The volume with the outbox stays, and so do the other objects."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_ai_assets.runtimes.interface import Release
 from edge_ai_assets.runtimes.placement import PORT, Placement
+from edge_ai_assets.scoring.lease import FILE, MOUNTED
 
 Manifest = dict[str, Any]
 
@@ -54,6 +55,11 @@ def render(place: Placement, release: Release, *, timeout: float) -> list[Manife
 def record(place: Placement, data: dict[str, str]) -> Manifest:
     """What a runtime notes down in the cluster."""
     return _object(place, "v1", "ConfigMap", {"data": data}, f"{place.name}-record")
+
+
+def lease(place: Placement, note: bytes) -> Manifest:
+    """How long the site may rely on what it has: applied by itself, since it changes without a rollout."""
+    return _object(place, "v1", "ConfigMap", {"data": {FILE: note.decode()}}, f"{place.name}-lease")
 
 
 def _object(place: Placement, version: str, kind: str, body: Manifest, name: str | None = None) -> Manifest:
@@ -169,6 +175,8 @@ def _pod(place: Placement, release: Release, options: str) -> Manifest:
         "volumes": [
             {"name": "outbox", "persistentVolumeClaim": {"claimName": f"{place.name}-outbox"}},
             {"name": "options", "configMap": {"name": options}},
+            # Not there before the site has heard from Azure; it comes into running pods.
+            {"name": "lease", "configMap": {"name": f"{place.name}-lease", "optional": True}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
         ],
     }
@@ -183,6 +191,7 @@ def _container(place: Placement, release: Release) -> Manifest:
     mounts: list[Manifest] = [
         {"name": "outbox", "mountPath": OUTBOX},
         {"name": "options", "mountPath": OPTIONS, "readOnly": True},
+        {"name": "lease", "mountPath": str(MOUNTED), "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 the root file system is read-only
     ]
     if place.guard:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_ai_assets.delivery import durable
 from edge_ai_assets.runtimes.interface import Release, Running
-from edge_ai_assets.scoring import supervisor
+from edge_ai_assets.scoring import lease, supervisor
 
 
 class ProcessRuntime:
@@ -32,6 +33,13 @@ class ProcessRuntime:
         """See Runtime."""
         found = supervisor.status(self._folder)
         return None if found is None else _running(found)
+
+    def trust(self, note: bytes) -> None:
+        """See Runtime. The service looks for it beside its outbox."""
+        path = self._folder / lease.FILE
+        if not path.exists() or path.read_bytes() != note:
+            with durable.locked(self._folder / ".lease.lock"), durable.replacing(path) as file:
+                file.write(note)
 
     def stop(self) -> None:
         """See Runtime."""

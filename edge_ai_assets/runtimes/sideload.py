@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_ai_assets.delivery import archive, durable, image
-from edge_ai_assets.delivery.base import BASE_DIGEST
-from edge_ai_assets.delivery.errors import MalformedError
+from edge_ai_assets.delivery.base import NOTHING
+from edge_ai_assets.delivery.errors import MalformedError, MissingError
 from edge_ai_assets.delivery.layout import MARK, Layout
 from edge_ai_assets.delivery.manifest import (
     REF_NAME,
     Descriptor,
     Digest,
     Index,
+    digest_of,
     encode,
     read_manifest,
 )
@@ -42,13 +43,20 @@ def oci_archive(layout: Layout, digest: Digest, place: Placement, version: int, 
 
     Raises:
         MalformedError: the image has no runtime image below its model: nothing could run it.
+        MissingError: the runtime image below it was left out at this site.
         DeliveryError: a blob is missing or damaged.
     """
     top = image.describe(layout, digest)
     manifest = read_manifest(layout, top)
-    if BASE_DIGEST not in manifest.annotations:
+    if manifest.config.digest == digest_of(encode(NOTHING.config_with(manifest.layers[-1]))):
         raise MalformedError(
             f"image {digest} is only a model, no container engine can run it: release it on a runtime image"
+        )
+    if missing := [layer.digest for layer in manifest.layers if not layout.has(layer.digest)]:
+        raise MissingError(
+            f"image {digest} is not whole here, {missing[0]} is missing: a site that runs models in a "
+            'process leaves out what only containers need; set kind = "kubernetes" in its runtime.toml, and '
+            "materialize site/release again"
         )
     names = {IMAGE_NAME: place.image(digest), REF_NAME: f"release-{version}"}
     index = Index(manifests=(Descriptor(top.media_type, digest, top.size, annotations=names),))

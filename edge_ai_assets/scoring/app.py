@@ -25,7 +25,7 @@ from edge_ai_assets.scoring.bodies.json_body import JsonReader
 from edge_ai_assets.scoring.contract import Contract
 from edge_ai_assets.scoring.gate import Handler, Route, failure
 from edge_ai_assets.scoring.http import MAX_BODY
-from edge_ai_assets.scoring.lease import Lease
+from edge_ai_assets.scoring.lease import MOUNTED, Lease
 from edge_ai_assets.scoring.messages import Request, Response, error
 from edge_ai_assets.scoring.metrics import OTHER, Metrics
 from edge_ai_assets.scoring.model import Model
@@ -77,8 +77,8 @@ class App:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: dict[object, int] = {}
         self._scorers = [Scorer(each.model, each.digest, writer, metrics) for each in releases]
-        self._standing = Standing(site, releases[0], writer.path, metrics, self._waiting)
-        self._lease = Lease(writer.path.parent)
+        self._lease = Lease(writer.path.parent, MOUNTED)
+        self._standing = Standing(site, releases[0], writer.path, metrics, self._lease, self._waiting)
         self._contract = releases[0].model.contract
         self._json = JsonReader(self._contract)
         name = msgspec.json.encode(site)[1:-1]

@@ -144,6 +144,17 @@ def _answers() -> dict[str, Schema]:
                 "release": _TEXT,
                 "version": _COUNT,
                 "release_since": _TIME,
+                "trust": _all(
+                    {
+                        "state": {
+                            "enum": ["none", "current", "due", "stale"],
+                            "description": "How long the site may rely on what it has when it hears nothing "
+                            "newer: its trust lease. Due: three quarters of it are over.",
+                        },
+                        "until": {"type": ["string", "null"], "description": "When it ends or ended."},
+                        "scoring": {"enum": ["goes on", "stops", None], "description": "What happens then."},
+                    }
+                ),
                 "uptime_seconds": {"type": "number", "minimum": 0},
                 "pid": _COUNT,
                 "link": _all({"state": {"enum": ["up", "down"]}, "since": {"type": ["string", "null"]}}),

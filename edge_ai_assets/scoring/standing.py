@@ -17,6 +17,7 @@ from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.returns.outbox.schema import decode as decode_record
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring.answers import time_text
+from edge_ai_assets.scoring.lease import Lease
 from edge_ai_assets.scoring.messages import Request, Response
 from edge_ai_assets.scoring.metrics import Metrics
 from edge_ai_assets.scoring.model import Model
@@ -43,13 +44,20 @@ class Standing:
     Args:
         release: the one that serves.
         path: the outbox.
+        lease: how long the site may rely on what it has.
         waiting: how many rows wait in memory.
     """
 
     def __init__(
-        self, site: str, release: Release, path: Path, metrics: Metrics, waiting: Callable[[], int]
+        self,
+        site: str,
+        release: Release,
+        path: Path,
+        metrics: Metrics,
+        lease: Lease,
+        waiting: Callable[[], int],
     ) -> None:
-        self._site, self._release, self._path = site, release, path
+        self._site, self._release, self._path, self._lease = site, release, path, lease
         self._metrics, self._waiting = metrics, waiting
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox-reader")
         self._outbox = self._thread.submit(Outbox, path, create=False).result()
@@ -74,6 +82,7 @@ class Standing:
                 "release": release.digest,
                 "version": release.version,
                 "release_since": self._installed,
+                "trust": self._lease.trust()._asdict(),
                 "uptime_seconds": round(time.time() - self._started, 3),
                 "pid": os.getpid(),
                 "link": {"state": link.state, "since": link.since or None},

@@ -10,6 +10,7 @@ from edge_ai_assets.runtimes.cluster import ClusterError, connect
 from edge_ai_assets.runtimes.interface import DeploymentFailed
 from edge_ai_assets.runtimes.kubernetes import KubernetesRuntime
 from edge_ai_assets.runtimes.manifests import RELEASE
+from edge_ai_assets.scoring import lease
 
 
 def serves(api):
@@ -129,7 +130,7 @@ def test_options_that_do_not_work_give_way_to_those_of_the_last_good_deployment(
     with pytest.raises(DeploymentFailed):
         runtime(2).deploy(release())
     volumes = api.kind("deployments")[0]["spec"]["template"]["spec"]["volumes"]
-    (used,) = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
+    (used,) = [volume["configMap"]["name"] for volume in volumes if volume["name"] == "options"]
     assert "--workers=1\n" in api.objects["configmaps", used]["data"]["options"]
     assert before[0] in api.kind("pods")
 
@@ -275,6 +276,30 @@ def test_who_changes_the_deployment_meanwhile_is_not_overruled(api, runtime, rel
     with pytest.raises(DeploymentFailed, match="somebody changed Deployment scoring-bergen meanwhile"):
         runtime.deploy(release(2))
     assert wanted(api) == release(2).release_id
+
+
+def test_the_note_of_the_trust_lease_is_where_pods_read_it_and_makes_none_anew(api, runtime, release):
+    """Also before the first release; and what it is mounted as is what the service looks for."""
+    runtime.trust(b'{"until":"2026-01-01T00:00:00Z","when_stale":"stop"}')
+    runtime.deploy(release())
+    before = api.kind("pods")
+    runtime.trust(b'{"until":"2027-01-01T00:00:00Z","when_stale":"stop"}')
+    runtime.deploy(release())
+    assert api.kind("pods") == before
+    (volume,) = [each for each in before[0]["spec"]["volumes"] if each["name"] == "lease"]
+    assert volume["configMap"]["optional"] is True
+    note = api.objects["configmaps", volume["configMap"]["name"]]["data"]
+    assert json.loads(note[lease.FILE])["until"].startswith("2027")
+    (mount,) = [
+        each for each in before[0]["spec"]["containers"][0]["volumeMounts"] if each["name"] == "lease"
+    ]
+    assert (mount["mountPath"], mount["readOnly"]) == (str(lease.MOUNTED), True)
+
+
+def test_a_note_that_does_not_reach_the_cluster_is_told(api, runtime):
+    api.faults = lambda asked: 403
+    with pytest.raises(DeploymentFailed, match="does not learn how its trust stands"):
+        runtime.trust(b"{}")
 
 
 def test_stopping_ends_the_pods_and_keeps_the_outbox(api, runtime, release):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from edge_ai_assets.runtimes import manifests, placement
-from edge_ai_assets.runtimes.manifests import record, render
+from edge_ai_assets.runtimes.manifests import lease, record, render
 from edge_ai_assets.runtimes.placement import Placement
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "stack_hub" / "kubernetes"
@@ -85,7 +85,7 @@ def test_what_stands_before_a_site_and_the_record_are_valid_too(place):
     import kubernetes_validate
 
     before = list(yaml.safe_load_all((DEPLOY / "namespace.yaml").read_text()))
-    for manifest in [*before, record(place, {"good.json": "{}"})]:
+    for manifest in [*before, record(place, {"good.json": "{}"}), lease(place, b"{}")]:
         kubernetes_validate.validate(manifest, "1.36", strict=True)
 
 

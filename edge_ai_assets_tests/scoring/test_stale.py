@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from edge_ai_assets.scoring import lease
@@ -36,6 +38,42 @@ def test_it_stops_and_says_why_and_all_else_goes_on(site):
     note(site, AHEAD, "stop")
     site.app._lease._next = 0.0
     assert site.score({"records": [RECORD]}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("days", "issued", "state"),
+    [(100, -1, "current"), (25, -75, "due"), (26, -74, "current"), (-1, -100, "stale"), (5, None, "current")],
+)
+def test_the_status_says_how_it_stands(site, days, issued, state):
+    now = datetime.now(UTC)
+    until, began = now + timedelta(days=days), issued and now + timedelta(days=issued)
+    (site.path.parent / lease.FILE).write_bytes(
+        msgspec.json.encode(lease.Note(until - timedelta(minutes=1), "stop", began))
+    )
+    said = site.call("GET", "/v1/status").json["trust"]
+    assert (said["state"], said["scoring"]) == (state, "stops")
+    assert datetime.fromisoformat(said["until"]) < until
+
+
+def test_without_a_note_nothing_is_known_of_it(site):
+    said = site.call("GET", "/v1/status").json["trust"]
+    assert said == {"state": "none", "until": None, "scoring": None}
+
+
+def test_a_note_that_a_cluster_mounts_is_obeyed_where_none_lies_beside_the_outbox(tmp_path):
+    beside, mounted = tmp_path / "outbox", tmp_path / "mounted"
+    for folder in (beside, mounted):
+        folder.mkdir()
+    (mounted / lease.FILE).write_text(json.dumps({"until": PAST, "when_stale": "stop"}))
+    assert lease.Lease(beside).ended() is None
+    assert "ended on 2020-01-01" in lease.Lease(beside, mounted).ended()
+    (beside / lease.FILE).write_text(json.dumps({"until": AHEAD, "when_stale": "stop"}))
+    assert lease.Lease(beside, mounted).ended() is None
+
+
+def test_a_note_of_a_later_version_is_read(tmp_path):
+    (tmp_path / lease.FILE).write_text(json.dumps({"until": PAST, "when_stale": "stop", "more": 1}))
+    assert lease.Lease(tmp_path).ended()
 
 
 def test_the_note_is_looked_at_every_few_seconds_and_not_for_each_request(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from contextlib import closing
 from edge_ai_assets.returns.outbox.departures import SEALED
 from edge_ai_assets.returns.outbox.layout import DONE, UNCLASSIFIED, WAITING
 from edge_ai_assets.returns.outbox.retention import ACKNOWLEDGED
-from edge_ai_assets.returns.outbox.schema import KINDS, Counts, Tally
+from edge_ai_assets.returns.outbox.schema import KINDS, Counts, Sample, Tally
 from edge_ai_assets.returns.outbox.store import Store
 
 LAST = """coalesce((SELECT first + rows - 1 FROM journal ORDER BY first DESC LIMIT 1),
@@ -97,6 +97,22 @@ class Census(Store):
             ).fetchone()
             kept = self._last_sequence() - int(removed)
             return max(0, size * kept // self.size() - int(packed))
+
+    def sample(self, release: str, after: int, limit: int) -> Sample:
+        """What a release made of the newest scores, of those that are unfolded and can be read.
+
+        Args:
+            release: its digest.
+            after: sequence; only scores that follow it.
+            limit: of the scores that are looked at, whichever release made them: what this costs at most.
+        """
+        newest = "SELECT * FROM scores WHERE sequence > ? ORDER BY sequence DESC LIMIT ?"
+        row = self._db.execute(
+            f"SELECT count(*), coalesce(sum(predicted), 0), max(scored_at) FROM ({newest}) "
+            "WHERE release = ? AND score IS NOT NULL",
+            (after, limit, release),
+        ).fetchone()
+        return Sample(*row)
 
     def untouched(self) -> bool:
         """Whether a score waits for its kind, unfolded or not."""

@@ -189,6 +189,15 @@ class Tally(msgspec.Struct, frozen=True):
     waiting: int
 
 
+class Sample(msgspec.Struct, frozen=True):
+    """Some scores of one release, added up."""
+
+    rows: int
+    anomalies: int
+    newest: int | None
+    """When the last of them was scored, µs; None when there is none."""
+
+
 class Tombstone(msgspec.Struct, frozen=True):
     """Scores of which only this is left: `rows` of those from `first` to `last`."""
 

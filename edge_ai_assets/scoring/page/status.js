@@ -1,4 +1,5 @@
-// The strip at the top: which site and release this is, whether the service answers, the link, the backlog.
+// The strip at the top: which site and release this is, for how long it is trusted, whether the service answers,
+// the link, the backlog.
 
 import { age, byId, count, el, say, short, timeText } from "./dom.js";
 
@@ -6,6 +7,12 @@ const LINK = {
   up: ["good", "up"],
   down: ["warn", "down"],
   unknown: ["", "not known"],
+};
+const TRUST = {
+  current: ["good", "current"],
+  due: ["warn", "to be renewed"],
+  stale: ["bad", "stale"],
+  none: ["", "not known"],
 };
 const STATES = [
   ["scored", "scored here"],
@@ -27,10 +34,21 @@ export function show(status) {
     el("span", { class: "code", title: status.release }, short(status.release)),
     old === null ? null : el("span", { class: "quiet", title: `in use since ${timeText(status.release_since)}` }, `${old} old`),
   );
+  trust(status.trust);
   const [kind, word] = LINK[status.link?.state] ?? LINK.unknown;
   const begun = status.link?.since ? ` since ${timeText(status.link.since, { seconds: false })}` : "";
   byId("link").replaceChildren(light(kind), `${word}${begun}`);
   backlog(status.outbox);
+}
+
+/** For how long the site may rely on what it has without hearing anything newer. */
+function trust(lease) {
+  const [kind, word] = TRUST[lease?.state] ?? TRUST.none;
+  const means = lease?.scoring === "stops" ? "scoring stops then, until a newer bundle is brought" : "scoring goes on then";
+  const end = lease?.until
+    ? el("span", { class: "quiet", title: `${timeText(lease.until)}; ${means}` }, `${kind === "bad" ? "since" : "until"} ${timeText(lease.until, { seconds: false })}`)
+    : null;
+  byId("trust").replaceChildren(light(kind), word, end ?? "");
 }
 
 function backlog(counts) {

@@ -1,0 +1,118 @@
+"""What operators do about releases on their way, for the job and the command line alike: one call each.
+
+Each returns the observations that tell of it; who writes them into Dagster's log is the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import dagster as dg
+
+from edge_ai_assets.delivery import pack
+from edge_ai_assets.delivery.store import SiteStore
+from edge_ai_assets.home import Home
+from edge_ai_assets.stack_hub.rollout import control, telling
+from edge_ai_assets.stack_hub.rollout.control import RolloutError, State
+from edge_ai_assets.usecase import Ring, UseCase
+
+
+class Done(NamedTuple):
+    """What holds now, and what is to be told of it."""
+
+    state: State
+    events: list[dg.AssetObservation]
+
+
+def pause(home: Home, who: str, why: str) -> Done:
+    """Ask no site for a new release, until `resume`."""
+    release = _newest(home)
+    state = control.pause(home, who, why)
+    return Done(state, [telling.of_release("paused", release, f"paused by {who}: {why}")])
+
+
+def resume(
+    home: Home,
+    usecase: UseCase,
+    who: str,
+    why: str,
+    *,
+    sites: Sequence[str] = (),
+    accept: Ring | None = None,
+) -> Done:
+    """End a pause, a halt and rollbacks; with `sites` only their rollbacks.
+
+    Args:
+        accept: go on after this ring for the newest release, whatever its evidence is.
+    """
+    _named(usecase, sites)
+    release = _newest(home)
+    before = control.read(home)
+    state = control.resume(home, who, why, sites=sites, accept=(release, accept) if accept else None)
+    said = f"resumed by {who}: {why}" + (f"; ring {accept} is accepted as it is" if accept else "")
+    events = [] if sites else [telling.of_release("resumed", release, said)]
+    back = [site.name for site in usecase.sites if before.back(site.name, release)]
+    events += [
+        telling.of_site("resumed", site, release, said) for site in back if state.allows(site, release)
+    ]
+    return Done(state, events)
+
+
+def roll_back(
+    home: Home,
+    usecase: UseCase,
+    who: str,
+    why: str,
+    *,
+    to: int | None = None,
+    sites: Sequence[str] = (),
+) -> Done:
+    """Bring sites back to an older release, and keep from them what is newer, until something newer comes.
+
+    Args:
+        to: when absent, the newest of those before that none of these sites was rolled back from.
+        sites: all when empty.
+    """
+    _named(usecase, sites)
+    newest, known = _newest(home), _known(home)
+    older = [version for version in known if version < newest]
+    if not older:
+        raise RolloutError(f"release {newest} is the only one: there is none to go back to")
+    where = list(sites) or [site.name for site in usecase.sites]
+    if to is None:
+        state = control.read(home)
+        good = (each for each in reversed(older) if all(state.allows(site, each) for site in where))
+        to = next(good, None)
+    if to is None:
+        raise RolloutError("each older release was rolled back from itself: say which one is to run")
+    if to not in older:
+        raise RolloutError(f"release {to} is none to go back to: there are {', '.join(map(str, older))}")
+    state = control.roll_back(home, who, why, to=to, release=newest, sites=sites or None)
+    said = f"rolled back from {newest} to {to} by {who}: {why}"
+    events = [telling.of_release("rolled_back", newest, said, {"to": to, "sites": ", ".join(where)})]
+    events += [telling.of_site("rolled_back", site, newest, said, {"to": to}) for site in where]
+    return Done(state, events)
+
+
+def _newest(home: Home) -> int:
+    known = _known(home)
+    if not known:
+        raise RolloutError(f"{home.root} holds no release yet: there is nothing to pause or to roll back")
+    return known[-1]
+
+
+def _known(home: Home) -> list[int]:
+    """Versions of the releases in the registry; in the home of one site, of those on its disk."""
+    if home.own_site:
+        return [release.version for release in SiteStore(home.site(home.own_site).root).releases()]
+    return [release.version for release in pack.known(home.registry, home.keys)]
+
+
+def _named(usecase: UseCase, sites: Sequence[str]) -> None:
+    names = [site.name for site in usecase.sites]
+    for name in sites:
+        if name not in names:
+            raise RolloutError(
+                f"site {name!r} is not in use case {usecase.name!r}: it has {', '.join(names)}"
+            )

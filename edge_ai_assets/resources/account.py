@@ -83,6 +83,8 @@ class Account:
         """
         from azure.core.exceptions import AzureError
 
+        if self.ca and not self.ca.is_file():
+            raise refused(f"{doing}: {self.ca}, whose certificates are to be trusted, is not there: mount it")
         self._resolve(doing)
         try:
             yield
@@ -99,14 +101,15 @@ class Account:
 
     def _options(self) -> dict[str, Any]:
         version = {"api_version": self.api_version} if self.api_version else {}
-        trusted = {"connection_verify": str(self.ca)} if self.ca else {}
         # Trying again is the caller's decision: the client's own retries would hold it up for minutes.
+        return {**version, **self.connecting(), "retry_total": 0}
+
+    def connecting(self) -> dict[str, Any]:
+        """Time-outs, and whom to trust, as a transport of the clients takes them."""
         return {
-            **version,
-            **trusted,
-            "retry_total": 0,
             "connection_timeout": self.connect_seconds,
             "read_timeout": self.read_seconds,
+            **({"connection_verify": str(self.ca)} if self.ca else {}),
         }
 
     @property
@@ -114,13 +117,20 @@ class Account:
         return urlsplit(self.endpoint).netloc
 
     def _resolve(self, doing: str) -> None:
-        """Look the host's address up in time: the system's resolver may take minutes."""
-        parts = urlsplit(self.endpoint)
+        """Look up in time whom to connect to: the system's resolver may take minutes.
+
+        That is a proxy where the environment names one; the host's own name may be known to it alone.
+        """
+        from requests.utils import get_environ_proxies, select_proxy
+
+        proxy = select_proxy(self.endpoint, get_environ_proxies(self.endpoint))
+        parts = urlsplit(self.endpoint if not proxy else proxy if "://" in proxy else f"http://{proxy}")
+        whom = f"the proxy {parts.hostname}" if proxy else self.host
         found: list[OSError | None] = []
 
         def look_up() -> None:
             try:
-                socket.getaddrinfo(parts.hostname, parts.port or parts.scheme, type=socket.SOCK_STREAM)
+                socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)
                 found.append(None)
             except OSError as error:
                 found.append(error)
@@ -129,9 +139,9 @@ class Account:
         thread.start()
         thread.join(self.connect_seconds)
         if not found:
-            raise LinkDown(f"{doing}: nobody told the address of {self.host} in {self.connect_seconds:g} s")
+            raise LinkDown(f"{doing}: nobody told the address of {whom} in {self.connect_seconds:g} s")
         if found[0]:
-            raise LinkDown(f"{doing}: the address of {self.host} is not known here: {found[0].strerror}")
+            raise LinkDown(f"{doing}: the address of {whom} is not known here: {found[0].strerror}")
 
     def _said(self, doing: str, error: Exception, refused: type[Exception]) -> Exception:
         status = getattr(error, "status_code", None)

@@ -14,18 +14,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_ai_assets.delivery import durable
+from edge_ai_assets.resources import blob_content
 from edge_ai_assets.resources.account import Account
-from edge_ai_assets.resources.blob_uplink import DIGEST
 from edge_ai_assets.returns.package import packages
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.roads import UplinkError
-from edge_ai_assets.returns.road.uplink import digest_of
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobProperties, ContainerClient
-
-PART = 4 * 1024 * 1024
-"""Bytes asked for at once, and kept when the next ones do not come."""
 
 
 class Synced(msgspec.Struct, frozen=True):
@@ -77,6 +73,18 @@ def sync(
     return Synced(fetched, left, acknowledged)
 
 
+def waiting(account: Account, container: str, into: Path) -> list[str]:
+    """`site/name` of the packages that `sync` would fetch; the container is listed, no more.
+
+    Raises:
+        LinkDown: storage was out of reach.
+        UplinkError: storage refuses.
+    """
+    with account.talking("looking for packages", UplinkError):
+        names = account.container(container).list_blob_names()
+        return [name for name in names if _is_package(name) and not _seen(into, name)]
+
+
 def _is_package(name: str) -> bool:
     site, _, file = name.partition("/")
     match = packages.NAME.fullmatch(file)
@@ -94,28 +102,12 @@ def _mark(into: Path, name: str) -> Path:
 
 def _fetch(client: ContainerClient, blob: BlobProperties, into: Path) -> str | None:
     """Bring one package; why it was not taken, None when it was."""
-    from azure.core import MatchConditions
-
     final, mark = into / blob.name, _mark(into, blob.name)
     partial = final.parent / ".arriving" / f"{final.name}.{str(blob.etag).strip(chr(34))}"
     for folder in (partial.parent, mark.parent):
         durable.make_folder(folder)
-    source = client.get_blob_client(blob.name)
-    with partial.open("ab") as file:
-        for first in range(file.tell(), blob.size, PART):
-            part = source.download_blob(
-                first,
-                min(PART, blob.size - first),
-                etag=blob.etag,
-                match_condition=MatchConditions.IfNotModified,
-            )
-            file.write(part.readall())
-            file.flush()
-        os.fsync(file.fileno())
-    told = (blob.metadata or {}).get(DIGEST)
-    if partial.stat().st_size != blob.size or (told and digest_of(partial) != told):
-        partial.unlink()
-        return "what came is not what was sent; it is fetched again"
+    if reason := blob_content.fetch(client, blob, partial):
+        return f"{reason}; it is fetched again"
     with contextlib.suppress(FileExistsError):
         os.link(partial, final)
     durable.sync_folder(final.parent)

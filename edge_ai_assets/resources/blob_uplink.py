@@ -14,11 +14,14 @@ import hashlib
 import io
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_ai_assets.resources.account import Account, missing
+from edge_ai_assets.resources.blob_content import DIGEST, digest_there, properties
 from edge_ai_assets.resources.transport import transport
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.link import LinkDown
@@ -27,7 +30,7 @@ from edge_ai_assets.returns.road.roads import Leaving, UplinkError
 from edge_ai_assets.returns.road.uplink import digest_of
 
 if TYPE_CHECKING:
-    from azure.storage.blob import BlobClient, BlobProperties
+    from azure.storage.blob import BlobClient
 
 FIRST, MOST = 8, 16
 """Blocks under way at the start, and at most."""
@@ -39,8 +42,6 @@ SLOW_SECONDS = 5.0
 SLOWEST = 10_000
 """Bytes per second below which a link counts as down: what the system holds ready to send gets so much longer
 to be answered."""
-DIGEST = "sha256"
-"""The metadata of a blob that holds its digest; written with the blob, in one step."""
 
 
 class BlobUplink:
@@ -64,8 +65,11 @@ class BlobUplink:
         self.block = max(1, under_way // MOST)
         """Bytes."""
         self._account, self._pace, self._turn = account, pace, threading.Lock()
-        self._client = account.container(container, transport=transport(MOST))
-        self._at_once = FIRST
+        # What a request with all the blocks beside it may take, see `_guarded`.
+        patience = account.read_seconds + under_way / SLOWEST
+        way = transport(MOST, patience, **account.connecting())
+        self._client = account.container(container, transport=way)
+        self._at_once = blocks_at_first(self.block, pace)
         """Blocks under way: one more with each that comes through, one less with each that was slow."""
 
     @property
@@ -84,7 +88,7 @@ class BlobUplink:
             else:
                 sent = self._stage(blob, path, digest, waiting, leaving)
                 made = self._commit(blob, digest, size)
-            there = digest if made else _digest_there(blob)
+            there = digest if made else digest_there(blob)
         if there != digest:
             raise UplinkError(
                 f"{self.destination}/{name}: another package ({there}) has this name, this one is {digest}; "
@@ -95,16 +99,16 @@ class BlobUplink:
     def digest_of(self, name: str) -> str | None:
         """SHA-256 of the package that has this name there, None if none has."""
         with self._account.talking(f"asking for {name}", UplinkError):
-            return _digest_there(self._blob(name))
+            return digest_there(self._blob(name))
 
     def probe(self) -> None:
         with self._account.talking("asking for the link", LinkDown):
-            _properties(self._blob(acks.NAME))
+            properties(self._blob(acks.NAME))
 
     def acknowledgement(self) -> bytes | None:
         blob = self._blob(acks.NAME)
         with self._account.talking("fetching the acknowledgement", UplinkError):
-            if not (found := _properties(blob)):
+            if not (found := properties(blob)):
                 return None
             return blob.download_blob(0, min(found.size, acks.MAX_BYTES + 1)).readall() if found.size else b""
 
@@ -119,7 +123,10 @@ class BlobUplink:
         leaving(0, len(data))
         try:
             blob.upload_blob(
-                self._paced(data), length=len(data), metadata={DIGEST: digest}, **self._guarded(data, 0)
+                self._paced(data, threading.Event()),
+                length=len(data),
+                metadata={DIGEST: digest},
+                **self._guarded(data, 0),
             )
         except ResourceExistsError:
             return len(data), False
@@ -131,9 +138,9 @@ class BlobUplink:
         """Send the blocks that do not wait there yet; the bytes sent."""
         size, sent = path.stat().st_size, 0
         under_way: dict[Future[Any], float] = {}
-        with path.open("rb") as file, ThreadPoolExecutor(MOST) as workers:
+        with path.open("rb") as file, ThreadPoolExecutor(MOST) as workers, self._ending() as ended:
             for first in range(0, size, self.block):
-                length, name = min(self.block, size - first), block_id(first, digest)
+                length, name = min(self.block, size - first), block_id(first, digest, self.block)
                 if waiting.get(name) == length:
                     continue
                 while len(under_way) >= self._at_once:
@@ -141,14 +148,30 @@ class BlobUplink:
                 file.seek(first)
                 data = file.read(length)
                 leaving(first, first + length)
-                sending = workers.submit(
-                    blob.stage_block, name, self._paced(data), length, **self._guarded(data, len(under_way))
-                )
+                paced, options = self._paced(data, ended), self._guarded(data, len(under_way))
+                sending = workers.submit(blob.stage_block, name, paced, length, **options)
                 under_way[sending] = time.monotonic()
                 sent += length
             while under_way:
                 self._one_through(under_way)
         return sent
+
+    @contextmanager
+    def _ending(self) -> Iterator[threading.Event]:
+        """Around what sends blocks: is set when whoever sends is told to stop, by the link or a termination.
+
+        When a block fails, those beside it go on: what of them comes through waits there for the next call.
+        """
+        from azure.core.exceptions import AzureError
+
+        ended = threading.Event()
+        try:
+            yield ended
+        except AzureError:
+            raise
+        except BaseException:
+            ended.set()
+            raise
 
     def _one_through(self, under_way: dict[Future[Any], float]) -> None:
         """Wait until a block is through, or more are; raises what one of them raised."""
@@ -157,9 +180,9 @@ class BlobUplink:
             done.result()
             self._at_once = max(1, min(MOST, self._at_once + (-1 if slow else 1)))
 
-    def _paced(self, data: bytes) -> _Paced:
+    def _paced(self, data: bytes, ended: threading.Event) -> _Paced:
         # Read piece by piece: of bytes the client would want all sent within one time-out.
-        return _Paced(data, self._pace, self._turn)
+        return _Paced(data, self._pace, self._turn, ended)
 
     def _guarded(self, data: bytes, beside: int) -> dict[str, Any]:
         """Options of a request that carries these bytes, with so many blocks beside it."""
@@ -174,7 +197,7 @@ class BlobUplink:
         from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
         from azure.storage.blob import BlobBlock
 
-        blocks = [BlobBlock(block_id(first, digest)) for first in range(0, size, self.block)]
+        blocks = [BlobBlock(block_id(first, digest, self.block)) for first in range(0, size, self.block)]
         try:
             blob.commit_block_list(
                 blocks, metadata={DIGEST: digest}, match_condition=MatchConditions.IfMissing
@@ -185,58 +208,41 @@ class BlobUplink:
 
 
 class _Paced(io.BytesIO):
-    """A block that is handed out in slices, no faster than the pace; `turn` is of all that share it."""
+    """A block that is handed out no faster than the pace, until it has `ended`; `turn` is of all that share
+    the pace."""
 
-    def __init__(self, data: bytes, pace: Pace, turn: threading.Lock) -> None:
+    def __init__(self, data: bytes, pace: Pace, turn: threading.Lock, ended: threading.Event) -> None:
         super().__init__(data)
-        self._pace, self._turn = pace, turn
+        self._pace, self._turn, self._ended = pace, turn, ended
 
     def read(self, size: int | None = -1) -> bytes:
-        piece = super().read(SLICE if size is None or size < 0 else min(size, SLICE))
-        with self._turn:
-            self._pace.take(len(piece))
-        return piece
+        """As many bytes as are asked for: a client takes fewer for the end."""
+        data = super().read(size)
+        for first in range(0, len(data), SLICE):
+            with self._turn:
+                if self._ended.is_set():
+                    raise LinkDown("the sending has ended")
+                self._pace.take(min(SLICE, len(data) - first))
+        return data
 
 
-def block_id(first: int, digest: str) -> str:
-    """The name of a block, by where it begins: blocks of another file under the same name have others, all of
-    one length."""
-    return f"{first:08x}-{digest[:16]}"
+def blocks_at_first(block: int, pace: Pace) -> int:
+    """How many blocks are under way at the start: no more than the pace lets through before they are slow."""
+    return FIRST if pace.rate is None else max(1, min(FIRST, int(SLOW_SECONDS * pace.rate / block)))
+
+
+def block_id(first: int, digest: str, block: int) -> str:
+    """The name of a block, by where it begins, its file, and the size of the file's blocks.
+
+    So two that send the same package in blocks of their own never take each other's. All names have one
+    length, as storage wants it.
+    """
+    return f"{first:08x}-{hashlib.sha256(f'{digest} {block}'.encode()).hexdigest()[:16]}"
 
 
 def _md5(data: bytes) -> bytes:
     """By which the other side checks a block as it comes; no protection, the package has its own."""
     return hashlib.md5(data, usedforsecurity=False).digest()
-
-
-def _properties(blob: BlobClient) -> BlobProperties | None:
-    """What is there under this name; None if nothing.
-
-    Raises:
-        LinkDown: what answered is no storage: a captive portal has an answer to everything.
-    """
-    from azure.core.exceptions import ResourceNotFoundError
-
-    try:
-        found = blob.get_blob_properties()
-    except ResourceNotFoundError as error:
-        if missing(error):
-            return None
-        raise
-    if not found.etag:
-        raise LinkDown(f"{blob.primary_hostname}: something else than storage answers there, a portal maybe")
-    return found
-
-
-def _digest_there(blob: BlobClient) -> str | None:
-    if not (found := _properties(blob)):
-        return None
-    if noted := (found.metadata or {}).get(DIGEST):
-        return str(noted)
-    digest = hashlib.sha256()  # somebody put it there by other means
-    for chunk in blob.download_blob().chunks():
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _waiting(blob: BlobClient) -> dict[str, int] | None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from requests import Session
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 if TYPE_CHECKING:
     from azure.core.pipeline.transport import RequestsTransport
@@ -22,28 +23,74 @@ PIECE = 64 * 1024
 """Bytes that are handed to the system at once."""
 
 
-def transport(connections: int) -> RequestsTransport:
+def transport(connections: int, sending_seconds: float = 60.0, **connecting: Any) -> RequestsTransport:
     """A transport of Azure's clients with so many connections that are kept open, as `transport=`.
 
     A connection beyond that number would be made anew for each request, and begin slowly each time.
+
+    Args:
+        sending_seconds: in which PIECE must leave. The clients have one time-out for that and for connecting,
+            and on a slow link that many connections share, a piece takes longer than connecting may.
+        connecting: see `Account.connecting`: clients do not hand their own to a transport that they get. Its
+            read_timeout is also how long nothing of what was sent may be acknowledged: a link that went away
+            is noticed then, however slow it was allowed to be.
     """
     from azure.core.pipeline.transport import RequestsTransport
 
     session = Session()
-    adapter = _Adapter(pool_maxsize=connections, max_retries=0)
+    silence = connecting.get("read_timeout")
+    adapter = _Adapter(sending_seconds, silence, pool_maxsize=connections, max_retries=0)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
-    return RequestsTransport(session=session, session_owner=True)
+    return RequestsTransport(session=session, session_owner=True, **connecting)
 
 
 class _Adapter(HTTPAdapter):
+    def __init__(self, sending_seconds: float, silence_seconds: float | None, **options: Any) -> None:
+        self._pools = _pools(sending_seconds)
+        self._ours: dict[str, Any] = {"socket_options": socket_options(silence_seconds), "blocksize": PIECE}
+        super().__init__(**options)
+
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, socket_options=socket_options(), blocksize=PIECE, **options)
+        super().init_poolmanager(*arguments, **self._ours, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        if proxy.lower().startswith("socks"):
+            return super().proxy_manager_for(proxy, **options)
+        manager = super().proxy_manager_for(proxy, **self._ours, **options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
 
 
-def socket_options() -> list[tuple[int, int, int | bytes]]:
-    """urllib3's own, and BBR where this kernel has it and lets us use it."""
+def _pools(sending_seconds: float) -> dict[str, type[HTTPConnectionPool]]:
+    """Pools whose connections have another time-out as soon as they stand, TLS included."""
+
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(sending_seconds)
+
+    class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(sending_seconds)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+def socket_options(silence_seconds: float | None = None) -> list[tuple[int, int, int | bytes]]:
+    """urllib3's own, a bound on silence where the system has one (RFC 5482), and BBR where this kernel has it
+    and lets us use it."""
     options: list[tuple[int, int, int | bytes]] = list(HTTPConnection.default_socket_options)
+    if silence_seconds is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(silence_seconds * 1000)))
     if hasattr(socket, "TCP_CONGESTION"):
         with socket.socket() as trial:
             try:

@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from edge_ai_assets.resources.blob_arrivals import PART, sync
+from edge_ai_assets.resources.blob_arrivals import sync
+from edge_ai_assets.resources.blob_content import BLOCK as PART
 from edge_ai_assets.resources.blob_uplink import BlobUplink
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.link import LinkDown

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.resources.blob_uplink import MOST, UNDER_WAY, BlobUplink
+from edge_ai_assets.resources.blob_uplink import FIRST, MOST, UNDER_WAY, BlobUplink
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.link import LinkDown
-from edge_ai_assets.returns.road.pace import Pace
+from edge_ai_assets.returns.road.pace import SLICE, Pace
 from edge_ai_assets.returns.road.uplink import UplinkError
 from edge_ai_assets_tests.integration.azurite import Azurite, azurite, free_ports
 from edge_ai_assets_tests.integration.faults import Proxy
@@ -62,6 +63,65 @@ def test_a_package_arrives_whole_and_is_sent_once(azurite, container, tmp_path, 
     # What fits into one request is sent without asking, in half the time; it is made once all the same.
     assert package.through(uplink) == (0 if size > BLOCK else size)
     assert content(azurite, container) == package.path.read_bytes()
+
+
+@pytest.mark.parametrize("under_way", [2**20, 8 * 2**20, 64 * 2**20])
+@pytest.mark.parametrize("size", [1, SLICE, SLICE + 1, 8 * SLICE - 1, 8 * SLICE + 1])
+def test_however_much_is_under_way(azurite, container, tmp_path, under_way, size):
+    slept: list[float] = []
+    pace = Pace(100_000, clock=lambda: sum(slept), sleep=slept.append)
+    package = Package(tmp_path, size)
+    uplink = BlobUplink(azurite.account("cloud"), container, "bergen", pace, under_way)
+    assert package.through(uplink) == size
+    assert content(azurite, container) == package.path.read_bytes()
+    assert sum(slept) >= 0.99 * (size - SLICE) / 100_000, "the pace is kept whatever the size of a block"
+
+
+def test_blocks_of_another_size_are_never_taken_for_one_s_own(azurite, container, tmp_path):
+    """Two programs that send the same package, each with its own settings: the blob is whole all the same."""
+    package = Package(tmp_path, 3 * 8 * BLOCK)
+    large = BlobUplink(azurite.account("cloud"), container, "bergen", under_way=8 * UNDER_WAY)
+    small = BlobUplink(azurite.account("cloud"), container, "bergen")
+
+    def cut(first: int, last: int) -> None:
+        if first > 8 * BLOCK:
+            raise LinkDown("just now")
+
+    def meanwhile(first: int, last: int) -> None:
+        if first == 20 * BLOCK:
+            with pytest.raises(LinkDown):
+                large.send(package.path, NAME, package.digest, cut)
+
+    assert small.send(package.path, NAME, package.digest, meanwhile) == 24 * BLOCK
+    assert content(azurite, container) == package.path.read_bytes()
+
+
+class Interrupted(BaseException):
+    """As Dagster interrupts a run that is terminated."""
+
+
+@pytest.mark.parametrize("error", [Interrupted, LinkDown])
+def test_whoever_ends_it_does_not_wait_for_the_blocks_under_way(azurite, container, tmp_path, error):
+    package = Package(tmp_path, 40 * BLOCK)
+    with Proxy(azurite.blobs) as proxy:
+        account = azurite.account("cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud")
+        went_on, slept = threading.Event(), list[float]()
+
+        def sleep(seconds: float) -> None:
+            went_on.wait(20)
+            slept.append(seconds)
+
+        def leaving(first: int, last: int) -> None:
+            package.left.append((first, last))
+            if len(package.left) == FIRST:
+                went_on.set()
+                raise error("now")
+
+        pace = Pace(10 * BLOCK, clock=lambda: 0.0, sleep=sleep)
+        with pytest.raises(error, match="now"):
+            BlobUplink(account, container, "bergen", pace).send(package.path, NAME, package.digest, leaving)
+        assert len(slept) < 3, "the others stop where they are"
+        assert len(proxy.sent) < sum(last - first for first, last in package.left), "no byte without a line"
 
 
 def test_a_name_is_given_once(azurite, container, tmp_path):
@@ -128,7 +188,7 @@ def test_a_slow_link_is_no_cut(azurite, container, tmp_path):
     package = Package(tmp_path, 3 * BLOCK)
     with Proxy(azurite.blobs, pause=0.5) as proxy:
         slow = azurite.account(
-            "cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud", connect_seconds=0.8, read_seconds=0.8
+            "cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud", connect_seconds=1.5, read_seconds=1.5
         )
         began = time.monotonic()
         assert package.through(BlobUplink(slow, container, "bergen")) == 3 * BLOCK

@@ -6,6 +6,7 @@ The answers are a contract stub: those that no emulator can be made to give.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import socket
 import time
@@ -17,11 +18,12 @@ import pytest
 from edge_ai_assets.resources import account as accounts
 from edge_ai_assets.resources.account import HUB_API_VERSION, Account
 from edge_ai_assets.resources.blob_notes import BlobNotes
-from edge_ai_assets.resources.blob_uplink import BlobUplink, block_id
+from edge_ai_assets.resources.blob_uplink import BlobUplink, block_id, blocks_at_first
 from edge_ai_assets.resources.storage_queue import StorageQueue
 from edge_ai_assets.returns.hub.queue import QueueError
 from edge_ai_assets.returns.package import packages
 from edge_ai_assets.returns.road.link import LinkDown
+from edge_ai_assets.returns.road.pace import Pace
 from edge_ai_assets.returns.road.roads import UplinkError
 from edge_ai_assets_tests.integration.faults import Proxy
 
@@ -149,6 +151,36 @@ def test_an_endpoint_of_any_suffix_is_taken():
     assert queues.queue("q").url == "https://acct.queue.region.hub.example/q"
 
 
-def test_block_names_tell_place_and_file_apart():
-    names = {block_id(first, digest * 64) for first in (0, 1, packages.MAX_BYTES) for digest in "ab"}
-    assert len(names) == 6 and len({len(name) for name in names}) == 1
+def test_block_names_tell_place_file_and_size_apart():
+    places = itertools.product((0, 1, packages.MAX_BYTES), "ab", (1, 2**16, 2**22))
+    names = {block_id(first, digest * 64, block) for first, digest, block in places}
+    assert len(names) == 18 and len({len(name) for name in names}) == 1
+
+
+@pytest.mark.parametrize(
+    ("block", "rate", "blocks"),
+    [(2**16, None, 8), (2**16, 250_000, 8), (2**16, 30_000, 2), (2**19, 250_000, 2), (2**22, 1_000, 1)],
+)
+def test_a_slow_pace_begins_with_few_blocks(block, rate, blocks):
+    """A server closes a connection on which nothing comes for minutes; and a cut is to be noticed soon."""
+    assert blocks_at_first(block, Pace(rate)) == blocks
+
+
+def test_the_name_of_a_proxy_is_looked_up_in_place_of_the_account_s(monkeypatch):
+    from azure.core.credentials import AzureNamedKeyCredential
+
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:{SECRET}@proxy.nowhere.invalid:3128")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    at = Account("https://acct.example", AzureNamedKeyCredential("acct", "a2V5"))
+    with pytest.raises(LinkDown, match=r"the proxy proxy\.nowhere\.invalid is not known") as raised:
+        BlobUplink(at, "c", "bergen").probe()
+    assert SECRET not in str(raised.value)
+
+
+def test_certificates_that_are_not_there_are_no_cut(tmp_path):
+    from azure.core.credentials import AzureNamedKeyCredential
+
+    at = Account("https://127.0.0.1", AzureNamedKeyCredential("acct", "a2V5"), ca=tmp_path / "ca.pem")
+    with pytest.raises(UplinkError, match=r"ca\.pem, whose certificates .* is not there: mount it"):
+        BlobUplink(at, "c", "bergen").acknowledgement()

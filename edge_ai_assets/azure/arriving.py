@@ -1,0 +1,74 @@
+"""Azure's end of the links where that is a container, as the Dagster resource `arriving`.
+
+What comes is put into the inbox's folder, `arrivals` goes on from there. Without a container the sites put
+their packages there themselves, and nothing is done here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edge_ai_assets.home import Home
+from edge_ai_assets.profiles import AzureProfile
+from edge_ai_assets.returns.road.link import LinkDown
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What one call moved."""
+
+    fetched: list[str] = field(default_factory=list)
+    """`site/name` of packages."""
+    left: list[tuple[str, str]] = field(default_factory=list)
+    """Blobs that were left in the container, and why."""
+    interrupted: str | None = None
+    """Why it stopped early: storage was out of reach. The rest comes with the next call."""
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """See the module.
+
+    Args:
+        profile: of Azure's side.
+    """
+
+    home: Home
+    profile: AzureProfile = field(default_factory=AzureProfile)
+
+    def waiting(self) -> list[str]:
+        """`site/name` of packages in the container that were not fetched; it is listed, no more.
+
+        Raises:
+            LinkDown, UplinkError, SecretError: storage is out of reach, refuses; its secret is not there.
+        """
+        if self.profile.storage is None:
+            return []
+        from edge_ai_assets.resources import blob_arrivals, configured
+
+        account = configured.storage(self.profile)
+        assert account is not None
+        return blob_arrivals.waiting(account, self.profile.storage.uplink, self.home.uplink)
+
+    def sync(self) -> Brought:
+        """Fetch all that waits, and put up acknowledgements that changed.
+
+        Raises:
+            UplinkError, SecretError: storage refuses; its secret is not there.
+        """
+        if self.profile.storage is None:
+            return Brought()
+        from edge_ai_assets.resources import blob_arrivals, configured
+
+        account = configured.storage(self.profile)
+        assert account is not None
+        fetched: list[str] = []
+        left: list[tuple[str, str]] = []
+        while True:
+            try:
+                one = blob_arrivals.sync(account, self.profile.storage.uplink, self.home.uplink)
+            except LinkDown as error:
+                return Brought(fetched, left, str(error))
+            fetched, left = fetched + one.fetched, one.left
+            if not one.fetched:
+                return Brought(fetched, left)

@@ -1,13 +1,15 @@
 """The training script: `python -m edge_ai_assets.ml.train --usecase F.yaml --training-set F.parquet --out
 DIR`.
 
-Started by Dagster Pipes, on this machine or on Azure ML, it reports its progress, its figures and the parity
-check to the asset it makes; started by hand it prints them as JSON. What training is stands in `training`.
+Started by Dagster Pipes, here or through `over_blobs` on Azure ML, it reports its progress, its figures, the
+digests of its files and the parity check to the asset it makes; started by hand it prints them as JSON. What
+training is stands in `training`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -41,7 +43,8 @@ def run(usecase_path: Path, training_set: Path, out: Path, say: Callable[[str], 
     set give the same bytes.
 
     Returns:
-        `metrics` (what metrics.json holds), `parity` (passed and a description), `seconds` and `notes`.
+        `metrics` (what metrics.json holds), `parity` (passed and a description), `files` (their SHA-256, by
+        name), `seconds` and `notes`.
 
     Raises:
         UseCaseError, FeaturesError, TrainingError, EstimatorError, ContractError: training cannot work.
@@ -73,6 +76,7 @@ def run(usecase_path: Path, training_set: Path, out: Path, say: Callable[[str], 
     return {
         "metrics": metrics,
         "parity": {"passed": passed, "description": described},
+        "files": {path.name: _digest(path) for path in sorted(out.iterdir())},
         "seconds": round(time.monotonic() - begun, 2),
         "notes": list(candidate.notes),
     }
@@ -116,6 +120,7 @@ def _report(context: Any, done: dict[str, Any]) -> None:
         **done["metrics"],
         "train_seconds": done["seconds"],
         "notes": " ".join(done["notes"]) or "none",
+        "files": {"raw_value": done["files"], "type": "json"},
     }
     context.report_asset_materialization(metadata=metadata, asset_key=context.asset_key)
     context.report_asset_check(
@@ -139,6 +144,10 @@ def _read(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except pa.ArrowInvalid as error:
         raise training.TrainingError(f"{path} is no Parquet file: {error}") from error
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _metrics(candidate: training.Candidate, agreed: onnx_export.Parity) -> dict[str, float]:

@@ -10,12 +10,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge_ai_assets import keys, usecase
 from edge_ai_assets.azure import arrivals
+from edge_ai_assets.azure.arriving import Arriving
 from edge_ai_assets.azure.assets import insights as assets
 from edge_ai_assets.delivery import pack, signing
 from edge_ai_assets.home import Home
 from edge_ai_assets.interfaces import SITE_CHAIN
 from edge_ai_assets.metadata import plain
-from edge_ai_assets.returns.inbox import heads, tables
+from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.returns.inbox import daily, heads, tables
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets_tests import sent
 from edge_ai_assets_tests.parcels import parcel
@@ -179,7 +181,7 @@ def bring_home(home):
             [assets.inbox, assets.insights, assets.feedback, assets.drift, assets.report, *SITE_CHAIN],
             instance=instance,
             selection=list(selection) or [keys.INBOX, keys.INSIGHTS, keys.FEEDBACK, keys.DRIFT, keys.REPORT],
-            resources={"home": home, "usecase": case},
+            resources={"home": home, "usecase": case, "arriving": Arriving(home), "mirror": HomeMirror(home)},
         )
         assert done.success
         made = {event.asset_key for event in done.get_asset_materialization_events()}
@@ -202,7 +204,7 @@ def test_nothing_is_published_while_a_site_has_a_gap_and_the_use_case_says_so(ho
     rows = [record.data for record in check.metadata["watermarks"].records]
     assert [row["site"] for row in rows] == ["bergen", "narvik", "oslo"]
     assert (rows[0]["gaps"], rows[0]["complete_through"], rows[0]["lineage_events"]) == (1, 3, 2)
-    assert not tables.existing(home.tables, "insights_daily")
+    assert not tables.existing(home.tables, daily.NAME)
     for alone in (keys.INSIGHTS, keys.REPORT):  # as by hand, or by condition
         assert bring_home(CASE, alone)[0] == set()
     assert bring_home(ALWAYS)[0] == EVERYTHING
@@ -214,7 +216,7 @@ def test_what_was_held_back_is_published_once_all_is_there(home, bring_home):
     put(home, "bergen", BERGEN[1])
     made, checks = bring_home(CASE)
     assert made == EVERYTHING and checks["completeness"].passed
-    assert tables.count(home.tables, "insights_daily") == 3
+    assert tables.count(home.tables, daily.NAME) == 3
     (row,) = (row for row in bring_home.metadata["watermarks"].records if row.data["site"] == "bergen")
     assert row.data["state"] == "complete through 9; 2 scores still at the site"
 

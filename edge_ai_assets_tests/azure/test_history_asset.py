@@ -7,6 +7,7 @@ from edge_ai_assets import keys
 from edge_ai_assets.azure import arrivals
 from edge_ai_assets.azure.assets.history import history
 from edge_ai_assets.home import Home
+from edge_ai_assets.resources.home_mirror import HomeMirror
 from edge_ai_assets_tests.recorded import STEPS, event, life, merge, shown
 
 ROUND = len(STEPS)
@@ -20,7 +21,9 @@ def home(tmp_path, monkeypatch):
 
 def materialized(home):
     with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize([history], instance=instance, resources={"home": home})
+        result = dg.materialize(
+            [history], instance=instance, resources={"home": home, "mirror": HomeMirror(home)}
+        )
         assert result.success
         made = instance.get_latest_materialization_event(keys.HISTORY).asset_materialization
         found = {n: v if isinstance(v, dg.TableMetadataValue) else v.value for n, v in made.metadata.items()}
@@ -94,7 +97,9 @@ def test_a_gap_is_told(home):
 def test_its_check_says_how_the_sites_checks_stand(home, failing, passes):
     merge(home.tables, life("bergen", 20, failing))
     with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize([history], instance=instance, resources={"home": home})
+        result = dg.materialize(
+            [history], instance=instance, resources={"home": home, "mirror": HomeMirror(home)}
+        )
     [check] = result.get_asset_check_evaluations()
     assert check.passed is passes
     assert len(rows(check.metadata["failing"])) == (not passes)

@@ -1,4 +1,4 @@
-"""Drift from histograms, packages that arrived, and the page when nothing is there yet."""
+"""Drift from histograms, and packages that arrived."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_ai_assets import usecase
-from edge_ai_assets.azure import arrivals, page, watch
+from edge_ai_assets.azure import arrivals, watch
 from edge_ai_assets.delivery import pack, signing
 from edge_ai_assets.home import Home
 from edge_ai_assets.returns.inbox import heads, inbox, tables
@@ -17,7 +17,6 @@ from edge_ai_assets.scoring.contract import Contract, Input, Reference
 
 CASE = usecase.loads("""
 name: mill
-description: 'A <script>alert("x")</script> & more'
 runs: {column: run}
 features: [{name: Flow}]
 label: {column: fault, positive: [1]}
@@ -195,31 +194,6 @@ def test_new_packages_are_those_not_yet_received(home, name, new):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")
     assert arrivals.new_packages(home) == ([path.name] if new else [])
-
-
-def test_the_page_before_anything_came(home):
-    path = page.publish(home, CASE)
-    text = path.read_text("utf-8")
-    assert text.count("nothing yet") >= 2 or "nothing came home yet" in text
-    assert "north" in text and "south" in text
-    assert [each.name for each in path.parent.iterdir()] == ["index.html"]
-
-
-def test_the_page_escapes_and_loads_nothing(home):
-    text = page.publish(home, CASE).read_text("utf-8")
-    assert "<script" not in text and "&lt;script&gt;" in text and "&amp; more" in text
-    assert "http" not in text.replace("http-equiv", "")
-    assert not [word for word in ("src=", "url(", "@import", "<link") if word in text]
-    assert "default-src 'none'" in text
-
-
-def test_the_page_is_replaced_whole_or_not_at_all(home, monkeypatch):
-    path = page.publish(home, CASE)
-    before = path.read_bytes()
-    monkeypatch.setattr(page.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        page.publish(home, CASE.model_copy(update={"description": "other"}))
-    assert path.read_bytes() == before
 
 
 def test_a_release_key_is_made_once(home):

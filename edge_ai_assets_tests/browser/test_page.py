@@ -163,6 +163,24 @@ def test_the_strip_says_site_release_link_and_backlog(service: Service, page: Pa
     expect(page.locator("#backlog summary")).to_have_text("1 waiting")
 
 
+@pytest.mark.parametrize(
+    ("until", "when_stale", "said", "means"),
+    [
+        ("2999-01-02T03:04:05Z", "keep", "currentuntil 2 Jan 2999", "scoring goes on then"),
+        ("2020-01-02T03:04:05Z", "stop", "stalesince 2 Jan 2020", "scoring stops then"),
+    ],
+)
+def test_the_strip_says_for_how_long_the_site_may_rely_on_it(
+    service: Service, page: Page, until: str, when_stale: str, said: str, means: str
+):
+    trust = page.locator("#trust")
+    expect(trust).to_have_text("not known")
+    note = {"until": until, "when_stale": when_stale}
+    (service.outbox.parent / "lease.json").write_text(json.dumps(note))
+    expect(trust).to_contain_text(said, timeout=15_000)
+    expect(trust.locator("[title]")).to_have_attribute("title", re.compile(means))
+
+
 def test_a_service_out_of_reach_is_told_and_found_again(service: Service, page: Page):
     score(page)
     notice = page.locator("#notice")

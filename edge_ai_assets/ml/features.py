@@ -79,8 +79,13 @@ def sql(usecase: UseCase, table: str, quote: str = '"') -> str:
     """
     columns = ["*"]
     for item in _derived(usecase):
-        columns.append(f"{_expression(item, quote)} AS {_quoted(item.name, quote)}")
+        columns.append(f"{_expression(item, quote)} AS {quoted(item.name, quote)}")
     return f"SELECT {', '.join(columns)} FROM {table}"  # noqa: S608
+
+
+def quoted(name: str, quote: str = '"') -> str:
+    """An identifier as it stands in SQL."""
+    return f"{quote}{name.replace(quote, quote * 2)}{quote}"
 
 
 def compute(readings: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
@@ -106,7 +111,7 @@ def compute(readings: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
     needed = base[["_row", *(feature.name for feature in usecase.numbers)]].copy()
     needed["_run"] = base.groupby(["_site", "_run"], sort=False, dropna=False).ngroup()
     needed["_site"], needed["_position"] = 0, range(len(base))
-    names = ", ".join(_quoted(name, '"') for name in derived)
+    names = ", ".join(quoted(name) for name in derived)
     with duckdb.connect() as connection:
         connection.register("readings", needed)
         made = connection.sql(
@@ -146,8 +151,8 @@ def _derived(usecase: UseCase) -> Iterator[_Derived]:
 
 
 def _expression(item: _Derived, quote: str) -> str:
-    value, row = _quoted(item.of.name, quote), _quoted("_row", quote)
-    run = f"PARTITION BY {_quoted('_site', quote)}, {_quoted('_run', quote)} ORDER BY {row}"
+    value, row = quoted(item.of.name, quote), quoted("_row", quote)
+    run = f"PARTITION BY {quoted('_site', quote)}, {quoted('_run', quote)} ORDER BY {row}"
     if item.statistic == "from baseline":
         # Up to the current row only: what comes later in the run must not change what was scored before.
         baseline = f"avg(CASE WHEN {row} < {item.rows} THEN {value} END)"
@@ -168,7 +173,3 @@ def _plausible(item: _Derived) -> tuple[float | None, float | None]:
             return (low - high - slack, high - low + slack)
         case _:
             return (low - slack, high + slack)
-
-
-def _quoted(name: str, quote: str) -> str:
-    return f"{quote}{name.replace(quote, quote * 2)}{quote}"

@@ -33,38 +33,46 @@ def split(frame: pd.DataFrame, *, holdout_share: float = 0.2) -> pd.Series:
     Raises:
         SplitError: there are fewer than two runs.
     """
-    runs = _runs(frame)
+    number = frame.groupby(RUN, sort=False, dropna=False).ngroup()
+    held = held_back(_runs(frame), holdout_share=holdout_share)
+    return number.isin(held).map({True: "holdout", False: "train"})
+
+
+def held_back(runs: pd.DataFrame, *, holdout_share: float = 0.2) -> set[int]:
+    """As `split`, from one row a run; index labels of the runs held back.
+
+    Args:
+        runs: in order of appearance, `rows`; `positive`, `negative` and `feedback`, whether any row is;
+            `start`, the first time or NaT.
+    """
     if len(runs) < 2:
         raise SplitError(
             f"the readings hold {len(runs)} run{'' if len(runs) == 1 else 's'}, and 2 are needed, one to "
             "train on and one to judge by: declare shorter runs with runs.every (such as 1d) or runs.rows"
         )
+    runs = runs.sort_values("start", kind="stable", na_position="first")
     held: set[int] = set()
-    for _, origin in runs.groupby("origin", sort=True):
+    for _, origin in runs.groupby("feedback", sort=True):
         held.update(_latest(origin, holdout_share))
-    if not held:
-        held.update(_latest(runs, holdout_share))
-    number = frame.groupby(RUN, sort=False, dropna=False).ngroup()
-    return number.isin(held).map({True: "holdout", False: "train"})
+    return held or set(_latest(runs, holdout_share))
 
 
 def _runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a run, by start; its index is the run's number in order of appearance."""
+    """One row a run, in order of appearance."""
     label = frame["_label"].astype("boolean")
     facts = frame[RUN].assign(
         rows=1, positive=label.fillna(False).astype(bool), negative=(~label).fillna(False).astype(bool)
     )
     facts["feedback"] = frame["_origin"].eq("feedback") if "_origin" in frame else False
     facts["start"] = frame.get("_time", pd.NaT)
-    runs = facts.groupby(RUN, sort=False, dropna=False, as_index=False).agg(
+    runs: pd.DataFrame = facts.groupby(RUN, sort=False, dropna=False, as_index=False).agg(
         rows=("rows", "sum"),
         positive=("positive", "any"),
         negative=("negative", "any"),
         feedback=("feedback", "any"),
         start=("start", "min"),
     )
-    runs["origin"] = runs["feedback"].map({True: "feedback", False: "lake"})
-    return runs.sort_values("start", kind="stable", na_position="first")
+    return runs
 
 
 def _latest(runs: pd.DataFrame, share: float) -> list[int]:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -131,6 +132,8 @@ def test_under_dagster_pipes_it_reports_figures_and_the_check(given):
     (made,) = done.asset_materializations_for_node("model__candidate")
     assert made.metadata["cv_f1"].value > 0.9
     assert made.metadata["train_seconds"].value > 0
+    written = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (given / "out").iterdir()}
+    assert made.metadata["files"].value == written
     (check,) = done.get_asset_check_evaluations()
     assert check.passed
     assert check.severity == dg.AssetCheckSeverity.ERROR

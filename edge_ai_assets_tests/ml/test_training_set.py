@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.ml import features, training_set
+from edge_ai_assets.ml import duckdb_features, features, training_set
 from edge_ai_assets.ml.lineage import Lineage, read
 from edge_ai_assets.ml.split import SplitError
 from edge_ai_assets.ml.training_set import NoTrainingSet, content_version, from_feedback, make, newest
@@ -93,6 +93,49 @@ def test_the_same_readings_are_the_same_version_in_whatever_files(lake):
         put(lake, rows, run)
     assert made(lake)[0].version == version
     assert [path.stem for path in (lake / "sets").glob("*.parquet")] == [version]
+
+
+def test_a_version_that_is_there_stays_as_it_is(lake):
+    put(lake, readings())
+    first = made(lake)[0]
+    before = first.path.stat()
+    assert made(lake)[0].path.stat().st_ino == before.st_ino
+    assert sorted(path.name for path in (lake / "sets").iterdir()) == [first.path.name, "newest.json"]
+
+
+def test_little_memory_makes_the_same_set_by_the_disk(lake, monkeypatch):
+    put(lake, readings(rows=8000))
+    version = made(lake)[0].version
+    monkeypatch.setattr(duckdb_features, "MEMORY", "60MB")
+    assert made(lake)[0].version == version
+
+
+def test_times_that_an_older_spark_gave_a_zone_are_the_same_moments(lake):
+    """Spark 3.3 knows no time without a zone: it writes UTC."""
+
+    def zoned(raw, usecase, into):
+        manifest = duckdb_features.make(raw, usecase, into)
+        frame = pd.read_parquet(into / "features.parquet")
+        frame["_time"] = frame["_time"].dt.tz_localize("UTC")
+        frame.to_parquet(into / "features.parquet", index=False)
+        return manifest
+
+    put(lake, readings())
+    found = make(lake / "raw", lake / "tables", CASE, lake / "zoned", zoned)
+    assert found.version == made(lake)[0].version
+    assert pd.read_parquet(found.path)["_time"].dtype == "datetime64[us]"
+
+
+def test_what_cuts_an_engine_off_leaves_nothing(lake):
+    def cut(raw, usecase, into):
+        into.mkdir()
+        (into / "part.parquet").write_bytes(b"PAR1")
+        raise KeyboardInterrupt
+
+    put(lake, readings())
+    with pytest.raises(KeyboardInterrupt):
+        make(lake / "raw", lake / "tables", CASE, lake / "sets", cut)
+    assert not list((lake / "sets").iterdir())
 
 
 def test_another_set_is_the_newest_and_the_former_stays(lake):
@@ -216,11 +259,15 @@ FRAME = st.builds(
 )
 
 
+def version(frame):
+    return content_version(str([*frame.dtypes.items()]), [frame])
+
+
 @given(FRAME, FRAME)
 @settings(deadline=None, max_examples=150)
 def test_a_version_is_equal_only_for_equal_content(one, other):
-    assert (content_version(one) == content_version(other)) == one.equals(other)
-    assert content_version(one) == content_version(one.copy())
+    assert (version(one) == version(other)) == one.equals(other)
+    assert version(one) == version(one.copy())
 
 
 @pytest.mark.parametrize(
@@ -241,8 +288,16 @@ def test_any_change_is_another_version_and_the_index_is_none(change):
     frame = pd.DataFrame(
         {"a": [1, 2, 3], "b": ["x", None, ""], "c": pd.array([True, False, None], "boolean")}
     )
-    assert content_version(change(frame)) != content_version(frame)
-    assert content_version(frame.set_index(pd.Index([5, 6, 7]))) == content_version(frame)
+    assert version(change(frame)) != version(frame)
+    assert version(frame.set_index(pd.Index([5, 6, 7]))) == version(frame)
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [1, 1, 4], [5]])
+def test_a_version_does_not_depend_on_where_the_rows_are_cut(cuts):
+    frame = readings(runs=1, rows=5)
+    parts = [frame.iloc[start:end] for start, end in zip([0, *cuts], [*cuts, 5], strict=True)]
+    assert content_version("definition", parts) == content_version("definition", [frame])
+    assert content_version("another", parts) != content_version("definition", parts)
 
 
 def test_lineage_comes_back_and_a_malformed_one_is_named(tmp_path):

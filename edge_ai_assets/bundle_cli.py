@@ -99,15 +99,14 @@ def import_(
     nothing.
     """
     from edge_ai_assets.delivery import bundle as bundles
-    from edge_ai_assets.delivery.store import SiteStore
     from edge_ai_assets.returns import clock
-    from edge_ai_assets.stack_hub import connecting, provision
+    from edge_ai_assets.stack_hub import connecting, delivery, provision
 
     at = here.site(site)
-    store, trust = SiteStore(at.root), provision.trust(at)
+    store, trust = delivery.store_of(at), provision.trust(at)
     with tempfile.TemporaryDirectory(dir=at.root) as scratch:
         path = _whole(file, Path(scratch))
-        release = bundles.import_bundle(path, store.layout, trust)
+        release = bundles.import_bundle(path, store.layout, trust, runs_images=store.runs_images)
         acknowledged = connecting.apply_acks_of(at, path, clock.now())
         store.fetch(store.layout, trust)
         _keep(path, at.media)

@@ -1,7 +1,8 @@
-"""Runtime images: what the layer of a model is put on, so that a container engine can run it.
+"""Images that others made: above all the runtime image, on which the layer of a model is put so that a
+container engine can run it.
 
-They are built rarely, by any engine (`deploy/runtime/`), and come here as an OCI layout. What lies on them is
-`image`'s.
+They come here as an OCI layout, which any engine writes; the runtime image is built rarely
+(`deploy/runtime/`). What lies on it is `image`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edge_ai_assets.delivery import durable
 from edge_ai_assets.delivery.errors import MalformedError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.manifest import (
@@ -24,6 +24,8 @@ from edge_ai_assets.delivery.manifest import (
     read_manifest,
 )
 
+TAG = "runtime"
+"""Of the runtime image that models are released on, in a registry."""
 MAX_LAYERS = 100
 """Overlay file systems of container engines take about 127."""
 _LAYERS = "application/vnd.oci.image.layer.v1.tar"
@@ -78,9 +80,18 @@ NOTHING = Base(
 
 
 def keep(source: Layout, name: str, layout: Layout) -> Descriptor:
-    """Copy a runtime image from one layout to another, and tag it there with the same name.
+    """Copy a runtime image from one layout to another, and tag it there `TAG`: models are released on it.
 
-    Doing it again copies nothing that is there and intact.
+    Args and errors are those of `copy`.
+    """
+    with layout.writing():
+        kept = copy(source, name, layout)
+        layout.tag(TAG, kept)
+    return kept
+
+
+def copy(source: Layout, name: str, layout: Layout) -> Descriptor:
+    """Copy an image from one layout to another. Doing it again copies nothing that is there and intact.
 
     Args:
         source: where an engine put it, for instance `buildah push IMAGE oci:FOLDER:NAME`.
@@ -88,7 +99,7 @@ def keep(source: Layout, name: str, layout: Layout) -> Descriptor:
 
     Raises:
         MissingError: there is no such tag, or a blob is missing.
-        MalformedError: it cannot be a runtime image; see `read`.
+        MalformedError: it is none that can be run, or built upon; see `read`.
         MismatchError: a blob is damaged.
     """
     found = source.resolve(name)
@@ -97,11 +108,8 @@ def keep(source: Layout, name: str, layout: Layout) -> Descriptor:
     with layout.writing():
         for part in (*base.layers, config, found):
             if not layout.intact(part):
-                with source.open(part.digest, max_bytes=part.size) as file:
-                    layout.put_chunks(durable.chunks_of(file), part.media_type, expect=part)
-        kept = Descriptor(MANIFEST, found.digest, found.size)
-        layout.tag(name, kept)
-    return kept
+                source.give(part, layout)
+    return Descriptor(MANIFEST, found.digest, found.size)
 
 
 def read(layout: Layout, descriptor: Descriptor) -> Base:

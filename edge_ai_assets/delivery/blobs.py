@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,8 @@ from edge_ai_assets.delivery.errors import MalformedError, MismatchError, Missin
 from edge_ai_assets.delivery.manifest import Descriptor, Digest, digest_of, digest_of_chunks
 
 OCTETS = "application/octet-stream"
+_PARTIAL = ".partial"
+"""Of a blob that was cut off on its way here; `tmp*` is of one that its writer would begin anew."""
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -65,6 +67,47 @@ class BlobFolder:
             durable.sync_folder(self._blobs)
         return descriptor
 
+    def take(self, expect: Descriptor, chunks_from: Callable[[int], Iterable[bytes]]) -> None:
+        """Keep a stream that may be cut: what came before is kept, also when this process dies, and not asked
+        for again.
+
+        Args:
+            expect: what it must turn out to be; reading stops at the first byte beyond its size.
+            chunks_from: the bytes from that offset on; its errors end this, and the next time goes on there.
+
+        Raises:
+            MismatchError: it is not what is expected. Nothing is kept, the next time begins anew.
+        """
+        target = self._blob(expect.digest)
+        with self.writing(), durable.locked(self._ingest / "take.lock"):
+            partial = self._ingest / f"{target.name}{_PARTIAL}"
+            with partial.open("a+b") as file:
+                file.seek(0)
+                hashed, size = hashlib.sha256(), 0
+                for chunk in durable.chunks_of(file):
+                    hashed.update(chunk)
+                    size += len(chunk)
+                try:
+                    for chunk in chunks_from(size) if size < expect.size else ():
+                        size += len(chunk)
+                        if size > expect.size:
+                            break
+                        hashed.update(chunk)
+                        file.write(chunk)
+                finally:
+                    file.flush()
+                digest = f"sha256:{hashed.hexdigest()}"
+                if (digest, size) != (expect.digest, expect.size):
+                    partial.unlink()
+                    raise MismatchError(
+                        f"blob {expect.digest} is refused: {size} bytes or more with {digest} came, not "
+                        f"{expect.size}"
+                    )
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+            durable.sync_folder(self._blobs)
+
     def get(self, digest: Digest, *, max_bytes: int) -> bytes:
         """The bytes of that digest.
 
@@ -92,6 +135,11 @@ class BlobFolder:
             file.seek(0)
             yield file
 
+    def give(self, part: Descriptor, into: BlobFolder) -> None:
+        """Copy a blob, checked on the way; errors of `open`, and MismatchError for another size."""
+        with self.open(part.digest, max_bytes=part.size) as file:
+            into.put_chunks(durable.chunks_of(file), part.media_type, expect=part)
+
     def has(self, digest: Digest) -> bool:
         """Whether a blob of that name is here; its content is not looked at."""
         return self._blob(digest).is_file()
@@ -110,6 +158,11 @@ class BlobFolder:
             return frozenset()
         names = (f"sha256:{name}" for name in os.listdir(self._blobs))
         return frozenset(name for name in names if _DIGEST.fullmatch(name))
+
+    def forget_partial(self) -> None:
+        """Remove what `take` had begun. For whoever is alone."""
+        for left in self._ingest.glob(f"*{_PARTIAL}"):
+            left.unlink()
 
     @contextmanager
     def writing(self, *, alone: bool = False) -> Iterator[None]:

@@ -102,21 +102,26 @@ def verify(path: Path, trust: Trust | Trusted) -> Release:
     return checked(path, trust).statement.release
 
 
-def import_bundle(path: Path, layout: Layout, trust: Trust | Trusted) -> Release:
+def import_bundle(path: Path, layout: Layout, trust: Trust | Trusted, *, runs_images: bool = True) -> Release:
     """Bring the release of a bundle into `layout`.
 
     Doing it again is harmless, and goes on where it was cut off. The whole bundle is checked before anything
     is written, and each blob again as it is written. Tags, that of the trust metadata among them, come last
     and all at once.
 
+    Args:
+        runs_images: see `store.SiteStore`; without, layers below a model are neither kept nor missed.
+
     Raises:
         MissingError: a blob was left out of the bundle that is not in `layout` either.
-        ForeignError: `layout` holds releases of another use case, or another release of this version.
+        ForeignError: `layout` holds releases of another use case, or another release of this version; or it
+            is a container where none runs.
         DeliveryError: see `verify`. In every case the tags are as they were.
     """
     found = checked(path, trust)
     statement = found.statement
-    needed = {part.digest for part in statement.blobs}
+    releases.require_model(statement.release, runs_images)
+    needed = {part.digest for part in statement.blobs} - (frozenset() if runs_images else statement.below)
     with layout.writing():
         last = releases.latest(layout, believed(trust))
         if last and last.usecase != statement.release.usecase:
@@ -126,7 +131,7 @@ def import_bundle(path: Path, layout: Layout, trust: Trust | Trusted) -> Release
         wanted: dict[str, Descriptor] = {}
         for part, blob in zip(found.parts, found.contents.blobs, strict=True):
             if part.digest not in needed:
-                continue  # trust metadata, of which what was accepted is kept
+                continue  # or trust metadata, of which what was accepted is kept
             if blob.included:
                 wanted[name_of(part.digest)] = part
             elif not layout.intact(part):

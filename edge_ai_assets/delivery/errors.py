@@ -41,3 +41,23 @@ class KeyFileError(DeliveryError):
 
 class StaleError(DeliveryError):
     """Trust metadata that has expired, by this machine's clock."""
+
+
+class RegistryError(DeliveryError):
+    """A registry that did not do what it was asked.
+
+    Args:
+        status_code: of its answer; None when there was none.
+    """
+
+    def __init__(self, said: str, status_code: int | None = None) -> None:
+        super().__init__(said)
+        self.status_code = status_code
+
+
+class UnreachableError(RegistryError):
+    """A registry that cannot be reached just now, or is too busy: it can be tried again."""
+
+
+class DeniedError(RegistryError):
+    """A registry that does not let us in, or not do this: trying again does not help."""

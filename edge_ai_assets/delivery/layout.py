@@ -8,7 +8,7 @@ The lock on blobs is always taken before the one on the index.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -51,6 +51,15 @@ class Layout(BlobFolder):
         """All tags, by name, in name order; none when there is no layout yet."""
         return self._read()[1]
 
+    def head(self, name: str) -> Digest | None:
+        """The digest that a tag means; None when there is no such tag."""
+        found = self.tags().get(name)
+        return found.digest if found else None
+
+    def names(self) -> Collection[str]:
+        """The names of all tags."""
+        return self.tags().keys()
+
     @contextmanager
     def editing(self) -> Iterator[dict[str, Descriptor]]:
         """All tags, to be changed at once: they are replaced when the block ends well. Others wait meanwhile.
@@ -77,7 +86,7 @@ class Layout(BlobFolder):
             self._write(index, tags)
 
     def collect(self) -> list[Digest]:
-        """Remove the blobs that no tag leads to, when nobody is writing; waits for who is.
+        """Remove the blobs that no tag leads to, and those that are half here; waits until nobody writes.
 
         Raises:
             DeliveryError: a tag leads to something that is missing or damaged; then nothing is removed.
@@ -87,6 +96,7 @@ class Layout(BlobFolder):
             unwanted = sorted(self.blobs() - wanted)
             for digest in unwanted:
                 self._blob(digest).unlink()
+            self.forget_partial()
         return unwanted
 
     def _make(self) -> None:

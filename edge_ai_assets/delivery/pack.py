@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
+from edge_ai_assets.delivery import base as bases
 from edge_ai_assets.delivery import bundle as bundles
 from edge_ai_assets.delivery import ceremony, metadata, signing
 from edge_ai_assets.delivery import image as images
@@ -26,6 +27,8 @@ KEY = ceremony.ONLINE
 def release(model: Path, registry: Path, keys: Path, usecase: str, lease: timedelta = LEASE) -> Release:
     """Publish a model's folder as the next release; the model that is out already stays the release it is.
 
+    It lies on the runtime image that the registry holds, if it holds one: see `runtime`.
+
     Args:
         model: what training wrote, with `lineage.json`.
         keys: holds the keys of all roles; made on first use.
@@ -36,7 +39,8 @@ def release(model: Path, registry: Path, keys: Path, usecase: str, lease: timede
 
     layout, came_from, metrics = Layout(registry), lineage.read(model), evaluation.recorded(model)
     signer = current(registry, keys, lease)
-    made = images.build(model, layout, annotations={"org.opencontainers.image.title": usecase})
+    below = layout.tags().get(bases.TAG)
+    made = images.build(model, layout, annotations={"org.opencontainers.image.title": usecase}, base=below)
     return releases.publish(
         layout,
         image=made,
@@ -48,6 +52,37 @@ def release(model: Path, registry: Path, keys: Path, usecase: str, lease: timede
         key=signing.load_private(keys / f"{KEY}.pem"),
         authority=signer,
     )
+
+
+def container(
+    source: Layout, name: str, registry: Path, keys: Path, usecase: str, lease: timedelta = LEASE
+) -> Release:
+    """Publish an image that somebody else made as the next release: the same signing, the same roads.
+
+    Args:
+        source, name: where it is; see `base.copy`.
+    """
+    layout = Layout(registry)
+    signer = current(registry, keys, lease)
+    with layout.writing():
+        image = bases.copy(source, name, layout).digest
+        return releases.publish(
+            layout,
+            image=image,
+            usecase=usecase,
+            run_id="",
+            data_version="",
+            metrics={},
+            key=signing.load_private(keys / f"{KEY}.pem"),
+            authority=signer,
+            container=True,
+        )
+
+
+def runtime(source: Layout, name: str, registry: Path) -> Digest:
+    """Take a runtime image into the registry: every model that is released from now on lies on it. Errors of
+    `base.copy`."""
+    return bases.keep(source, name, Layout(registry)).digest
 
 
 def bundle(

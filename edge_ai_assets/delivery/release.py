@@ -9,7 +9,7 @@ releases a site accepts is `store`'s decision, how they travel offline `bundle`'
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
@@ -38,8 +38,9 @@ from edge_ai_assets.delivery.manifest import (
 )
 from edge_ai_assets.delivery.trust import Accepted, Trust, Trusted
 
-FORMAT = 2
-"""Of a release with something attached. One without is of format 1, and every version reads it."""
+FORMAT = 3
+"""Of a container that somebody else made. A model's release is of format 2 with something attached, and of
+format 1 without, which every version reads."""
 LATEST = "latest"
 PAYLOAD = "application/vnd.edge-ai.release+json"
 ARTIFACT = "application/vnd.edge-ai.release.v1"
@@ -59,8 +60,8 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     version: Annotated[int, msgspec.Meta(ge=1, lt=10**9)]
     image: Digest
     created: Annotated[datetime, msgspec.Meta(tz=True)]
-    model: Digest
-    """SHA-256 of model.onnx."""
+    model: Digest | None = None
+    """SHA-256 of model.onnx; None of a container that somebody else made, whatever is in it."""
     run_id: str
     data_version: str
     metrics: dict[str, float]
@@ -81,6 +82,8 @@ class Statement:
     blobs: tuple[Descriptor, ...]
     """Each once: the artifact's manifest, the envelope, the image's manifest, manifests of what is attached,
     then configs and layers."""
+    below: frozenset[Digest] = frozenset()
+    """The layers that only a container engine needs: those below the model's."""
 
     @property
     def documents(self) -> int:
@@ -112,6 +115,7 @@ def publish(
     created: datetime | None = None,
     attached: Mapping[str, Digest] | None = None,
     authority: Authority | None = None,
+    container: bool = False,
 ) -> Release:
     """Make an image in `layout` the next release, or return the latest one if it is of this very image.
 
@@ -121,9 +125,10 @@ def publish(
         created: with a time zone; now when absent.
         attached: manifests in `layout` about the image: `sbom`, `provenance`.
         authority: lists the release in the registry's trust metadata.
+        container: whether the image is one that somebody else made, and holds no model of ours.
 
     Raises:
-        MissingError: the image is not in `layout`.
+        MissingError: the image is not in `layout`, or holds no model.
         ForeignError: `layout` holds releases of another use case.
         UntrustedError: the latest release in `layout` is not listed, or without an authority, not signed by
             `key` or one of `keys`.
@@ -144,12 +149,12 @@ def publish(
             version=max(versions(tags), default=0) + 1,
             image=image,
             created=created or datetime.now(UTC),
-            model=images.model_digest(layout, image, max_bytes=MAX_MODEL),
+            model=None if container else images.model_digest(layout, image, max_bytes=MAX_MODEL),
             run_id=run_id,
             data_version=data_version,
             metrics={name: float(value) for name, value in metrics.items()},
             attached=dict(attached or {}),
-            format=FORMAT if attached else 1,
+            format=FORMAT if container else 2 if attached else 1,
         )
         payload = encode(release)
         release = _decoded(payload)  # a wrong name or a NaN is refused here and not on a site
@@ -202,9 +207,9 @@ def read(blobs: Blobs, top: Descriptor, keys: Trusted) -> Statement:
         rest += [about.config, *about.layers]
     parts += rest
     unique = {part.digest: Descriptor(part.media_type, part.digest, part.size) for part in reversed(parts)}
-    return Statement(
-        release, tuple(unique[digest] for digest in dict.fromkeys(part.digest for part in parts))
-    )
+    below = frozenset(layer.digest for layer in content.layers[: None if release.model is None else -1])
+    ordered = dict.fromkeys(part.digest for part in parts)
+    return Statement(release, tuple(unique[digest] for digest in ordered), below)
 
 
 def record(layout: Layout, statement: Statement, accepted: Accepted | None = None) -> None:
@@ -263,7 +268,16 @@ def all_releases(layout: Layout, keys: Trusted) -> list[Release]:
     return [get(layout, version, keys) for version in versions(layout.tags())]
 
 
-def versions(tags: Mapping[str, Descriptor]) -> list[int]:
+def require_model(release: Release, runs_images: bool) -> None:
+    """ForeignError for a container of others where no container engine runs the releases."""
+    if release.model is None and not runs_images:
+        raise ForeignError(
+            f"release {release.version} refused: it is a container that somebody else made, and this site "
+            "runs models in a process; one with a container engine, by its runtime.toml, can have it"
+        )
+
+
+def versions(tags: Iterable[str]) -> list[int]:
     """Versions that have a tag, rising; what the tags lead to is not looked at."""
     return sorted(int(match[1]) for name in tags if (match := _NUMBERED.fullmatch(name)))
 
@@ -295,9 +309,11 @@ def _decoded(payload: bytes) -> Release:
             f"{what} is refused: release format {found}, this version reads 1 to {FORMAT}; upgrade it first"
         )
     release = decode(payload, Release, what)
-    if (release.format == 1) is bool(release.attached):
+    if release.format < FORMAT and (release.format == 1) is bool(release.attached):
         raise MalformedError(
             f"{what} is refused: format {release.format} with {len(release.attached)} attachments; "
-            f"format 1 has none, format {FORMAT} at least one"
+            "format 1 has none, format 2 at least one"
         )
+    if (release.format == FORMAT) is not (release.model is None):
+        raise MalformedError(f"{what} is refused: format {FORMAT} is of containers without a model of ours")
     return release

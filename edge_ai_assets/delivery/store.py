@@ -16,10 +16,17 @@ import msgspec
 
 from edge_ai_assets.delivery import durable, image, metadata
 from edge_ai_assets.delivery import release as releases
-from edge_ai_assets.delivery.errors import ForeignError, MalformedError, MismatchError, RollbackError
+from edge_ai_assets.delivery.errors import (
+    ForeignError,
+    MalformedError,
+    MismatchError,
+    RollbackError,
+    TooLargeError,
+)
 from edge_ai_assets.delivery.layout import Layout
-from edge_ai_assets.delivery.manifest import decode, encode
-from edge_ai_assets.delivery.release import MAX_MODEL, Release
+from edge_ai_assets.delivery.manifest import Descriptor, Digest, decode, encode, read_manifest
+from edge_ai_assets.delivery.release import MAX_MODEL, Release, Statement
+from edge_ai_assets.delivery.source import Source
 from edge_ai_assets.delivery.trust import Trust, Trusted, believed, top_of
 
 FORMAT = 1
@@ -39,8 +46,10 @@ class Installed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SiteStore:
     """The releases of one site. One process works on it at a time, others wait."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, runs_images: bool = True) -> None:
+        """`runs_images`: whether a container engine runs the releases; else only the models are kept."""
         self.folder = folder
+        self.runs_images = runs_images
         self.layout = Layout(folder / "store")
         """Also what a bundle is imported into; `fetch` then takes the release from it."""
         self._unpacked = folder / "releases"
@@ -48,7 +57,7 @@ class SiteStore:
 
     def fetch(
         self,
-        source: Layout,
+        source: Source,
         trust: Trust | Trusted,
         *,
         version: int | None = None,
@@ -61,7 +70,8 @@ class SiteStore:
         not show what is not wholly installed.
 
         Args:
-            source: where releases come from; may be this store's own `layout`.
+            source: where releases come from; may be this store's own `layout`. A blob that was cut off goes
+                on where it was.
             version: the newest when absent.
             allow_rollback: an operator wants an older release than one that was installed.
 
@@ -70,14 +80,16 @@ class SiteStore:
             UntrustedError: it is not listed, or not signed by one of the keys.
             StaleError: the trust metadata in `source` has expired; that in this store does not expire.
             RollbackError: it is older than the newest that was installed, or its metadata is.
-            ForeignError: it is of another use case, or another release under an installed version.
+            ForeignError: it is of another use case, another release under an installed version, or a
+                container where none runs.
             DeliveryError: a digest, a size or a form does not check out. What was installed stays.
         """
         with durable.locked(self.folder / ".lock"), self.layout.writing():
             # The tag first, then the list: what was released in between is not asked for.
             top = source.resolve(releases.LATEST if version is None else f"release-{version}")
             accepted = None
-            if isinstance(trust, Trust) and source.path != self.layout.path:
+            own = isinstance(source, Layout) and source.path == self.layout.path
+            if isinstance(trust, Trust) and not own:
                 accepted = trust.checked(source, top_of(source))
             keys = accepted.listed if accepted else believed(trust)
             statement = releases.read(source, top, keys)
@@ -86,19 +98,39 @@ class SiteStore:
                 raise MismatchError(
                     f"release {version} refused: its statement says that it is {release.version}"
                 )
+            releases.require_model(release, self.runs_images)
             installed = self._installed()
             if installed:
                 _admit(release, installed, allow_rollback)
-            for part in statement.blobs:
-                if not self.layout.intact(part):
-                    with source.open(part.digest, max_bytes=part.size) as file:
-                        self.layout.put_chunks(durable.chunks_of(file), part.media_type, expect=part)
+            for part in self.needed(statement):
+                if self.layout.intact(part):
+                    continue
+                if part.size > MAX_MODEL:
+                    raise TooLargeError(
+                        f"release {release.version} refused: a blob of {part.size} bytes, {MAX_MODEL} are "
+                        "allowed"
+                    )
+                source.give(part, self.layout)
             releases.record(self.layout, statement, accepted)
             self._unpack(release)
             self._write(_with(installed, release), installed)
+            self.layout.forget_partial()  # of releases that were cut off, and are not wanted any more
         return release
 
-    def renew(self, source: Layout, trust: Trust) -> None:
+    def needed(self, statement: Statement) -> list[Descriptor]:
+        """The blobs of a release that this site has a use for."""
+        return [part for part in statement.blobs if self.runs_images or part.digest not in statement.below]
+
+    def inventory(self) -> frozenset[Digest]:
+        """What may be left out of a bundle for this site: blobs that it has, or has no use for."""
+        found = self.layout.blobs()
+        if not self.runs_images:
+            for name, top in self.layout.tags().items():
+                if name.startswith("image-"):
+                    found |= {layer.digest for layer in read_manifest(self.layout, top).layers[:-1]}
+        return found
+
+    def renew(self, source: Source, trust: Trust) -> None:
         """Take in newer trust metadata without a release; errors of `Trust.checked`."""
         with durable.locked(self.folder / ".lock"), self.layout.editing() as tags:
             accepted = trust.checked(source, top_of(source))
@@ -106,7 +138,7 @@ class SiteStore:
                 tags[metadata.TAG] = accepted.keep(self.layout)
 
     def path(self, release: Release) -> Path:
-        """The folder with the files of an installed release (model.onnx, contract.json, …)."""
+        """The folder with the files of an installed model (model.onnx, contract.json, …)."""
         return self._home(release) / "model"
 
     def releases(self) -> list[Release]:
@@ -158,6 +190,8 @@ class SiteStore:
         return self._unpacked / release.image.removeprefix("sha256:")[:12]
 
     def _unpack(self, release: Release) -> None:
+        if release.model is None:
+            return
         home = self._home(release)
         if home.exists() and not image.matches(self.layout, release.image, home, max_bytes=MAX_MODEL):
             # Set aside by one rename, so that nobody ever finds it with only some of its files gone.

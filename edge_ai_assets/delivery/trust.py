@@ -31,6 +31,7 @@ from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.listing import Listed
 from edge_ai_assets.delivery.manifest import Blobs, Descriptor
 from edge_ai_assets.delivery.signed import Lease, latest_root, lease_of, listed, newest_root, online, parsed
+from edge_ai_assets.delivery.source import Source
 
 if TYPE_CHECKING:
     from tuf.ngclient import FetcherInterface
@@ -187,12 +188,12 @@ def _fetcher(documents: metadata.Documents) -> FetcherInterface:
     return Fetcher()
 
 
-def top_of(layout: Layout) -> Descriptor:
-    """Where a layout's metadata begins; MissingError when it has none."""
+def top_of(source: Source) -> Descriptor:
+    """Where a source's metadata begins; MissingError when it has none."""
     try:
-        return layout.tags()[metadata.TAG]
-    except KeyError:
-        raise MissingError(f"{layout.path} holds no trust metadata, which is demanded here") from None
+        return source.resolve(metadata.TAG)
+    except MissingError as error:
+        raise MissingError(f"{error}: trust metadata is demanded here") from None
 
 
 def believed(trust: Trust | Trusted) -> Trusted:

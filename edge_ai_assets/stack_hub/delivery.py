@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,22 +11,30 @@ from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import bundle as bundles
 from edge_ai_assets.delivery import durable, split
 from edge_ai_assets.delivery import release as releases
-from edge_ai_assets.delivery.errors import DeliveryError, RollbackError
+from edge_ai_assets.delivery.errors import (
+    DeliveryError,
+    MissingError,
+    RollbackError,
+)
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.release import Release
+from edge_ai_assets.delivery.source import Source
 from edge_ai_assets.delivery.store import SiteStore
-from edge_ai_assets.delivery.trust import believed
+from edge_ai_assets.delivery.trust import Trust, Trusted, believed
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns import clock
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.runtimes import interface as runtimes
-from edge_ai_assets.runtimes.choice import runtime
+from edge_ai_assets.runtimes.choice import runs_images, runtime
 from edge_ai_assets.runtimes.interface import Running
 from edge_ai_assets.scoring import folder
 from edge_ai_assets.stack_hub import connecting, disk
 from edge_ai_assets.stack_hub.provision import trust
-from edge_ai_assets.stack_hub.rollout import SiteState
+from edge_ai_assets.stack_hub.rollout import control
+from edge_ai_assets.stack_hub.rollout.rings import SiteState
 from edge_ai_assets.usecase import Road
+
+log = logging.getLogger(__name__)
 
 READY_SECONDS = 60.0
 """In which a release must be ready: pulling its image is part of it."""
@@ -42,23 +51,27 @@ class Fetched:
     release: Release
     """The newest one that is installed now."""
     refused: dict[str, str]
-    """Bundles that were not taken, with the reason."""
+    """What was not taken, by name of the bundle, with the reason."""
     acknowledged: int = 0
     """Return packages of which a bundle brought Azure's acknowledgement."""
 
 
-def fetch(site: SiteHome, registry: Path, road: Road) -> Fetched:
+def fetch(site: SiteHome, registry: Path, road: Road, far: Source | None = None) -> Fetched:
     """Bring the newest release to the site's disk: from the registry, or without a link from carried bundles.
 
     Bundles that were carried here are taken in either case, so that a medium is never left unread; so are the
     acknowledgements in them.
 
+    Args:
+        registry: the folder that is the registry where both sides are in one home.
+        far: the registry elsewhere that the site pulls from instead.
+
     Raises:
         NothingInstalled: nothing ever came: there is no way to the registry, and no bundle in `media/`.
-        DeliveryError: the release does not check out, or a bundle does not and none brought anything new;
-            what was there stays.
+        DeliveryError: the release does not check out, or a bundle does not, or the registry is out of reach
+            or behind, and nothing brought anything new; what was there stays.
     """
-    store, trusted = SiteStore(site.root), trust(site)
+    store, trusted = store_of(site), trust(site)
     before = store.newest()
     refused: dict[str, str] = {}
     acknowledged = 0
@@ -71,7 +84,7 @@ def fetch(site: SiteHome, registry: Path, road: Road) -> Fetched:
             refused[index.name], problem = str(error), error
     for path in bundles_carried(site):
         try:
-            bundles.import_bundle(path, store.layout, trusted)
+            bundles.import_bundle(path, store.layout, trusted, runs_images=store.runs_images)
         except RollbackError as error:
             refused[path.name] = str(error)  # it was left lying, or is an attack; either way no way forward
         except DeliveryError as error:
@@ -85,19 +98,47 @@ def fetch(site: SiteHome, registry: Path, road: Road) -> Fetched:
             refused[path.name], problem = str(error), error
     linked = road.pulls and Link(site.root).up
     if (looked_at or not linked) and releases.latest(store.layout, believed(trusted)) is not None:
-        newest = store.fetch(store.layout, trusted)
+        newest = _take(site, store, store.layout, trusted)
     elif not linked and problem is None:
         why = "its link is down (`edge-ai link up` restores it)" if road.pulls else f"its road is {road}"
         raise NothingInstalled(
             f"site {site.name} has nothing to run: {why}, and no bundle lies in {site.media}: carry one there"
         )
     if linked:
-        newest = store.fetch(Layout(registry), trusted)
+        try:
+            newest = _take(site, store, far or Layout(registry), trusted)
+        except DeliveryError as error:
+            if not _allowed(site):
+                raise
+            # Also one that is behind what was carried here, or refuses us: what came is brought into service.
+            newest, problem = installed(site), error
+            refused["the release in the registry"] = str(error)
     with durable.replacing(site.taken) as file:
         file.write(looked_at.encode())
     if problem is not None and store.newest() == before and not untried(site):
         raise problem
     return Fetched(newest, refused, acknowledged)
+
+
+def store_of(site: SiteHome) -> SiteStore:
+    """The site's releases: whole images if a container engine runs them, else models alone."""
+    return SiteStore(site.root, runs_images=runs_images(site.root))
+
+
+def _take(site: SiteHome, store: SiteStore, source: Source, trusted: Trust | Trusted) -> Release:
+    """Install the newest release, or after a rollback the newest that the site may run."""
+    state = control.read(site.home)
+    if not state.backs:
+        return store.fetch(source, trusted)
+    there = [number for number in releases.versions(source.names()) if state.allows(site.name, number)]
+    if not there:
+        back = state.backs[-1]
+        raise MissingError(
+            f"site {site.name} was rolled back to release {back.to} {back.said}; none that it may run is "
+            "there (`edge-ai rollout resume` ends the rollback)"
+        )
+    back_here = state.back(site.name, store.newest()) is not None
+    return store.fetch(source, trusted, version=max(there), allow_rollback=back_here)
 
 
 def bundles_carried(site: SiteHome) -> list[Path]:
@@ -124,26 +165,41 @@ def carried_marker(site: SiteHome) -> str:
 
 
 def installed(site: SiteHome) -> Release:
-    """The newest release on the site's disk.
+    """The newest release on the site's disk that it may run: none that it was rolled back from.
 
     Raises:
         NothingInstalled: there is none.
     """
-    found = SiteStore(site.root).releases()
+    found = _allowed(site)
     if not found:
         raise NothingInstalled(f"site {site.name} has no release: materialize site/release first")
     return found[-1]
 
 
+def _allowed(site: SiteHome) -> list[Release]:
+    found = SiteStore(site.root).releases()
+    try:
+        state = control.read(site.home)
+    except DeliveryError as error:
+        # Nobody knows any more what was rolled back. What served last is no news, and may be started again.
+        wish = folder.read_wish(site.root)
+        log.error("site %s: %s", site.name, error)
+        return [release for release in found if wish and release.version == wish.release.version]
+    return [release for release in found if state.allows(site.name, release.version)]
+
+
 def untried(site: SiteHome) -> bool:
-    """Whether nobody asked the site's service yet to run the newest release on the site's disk."""
-    newest, wish = SiteStore(site.root).newest(), folder.read_wish(site.root)
-    if newest is None:
+    """Whether nobody asked the site's service yet to run the newest release on its disk that it may run."""
+    found, wish = _allowed(site), folder.read_wish(site.root)
+    if not found:
         return False
+    newest = found[-1]
     if wish is not None:
-        return wish.release.version != newest
+        return wish.release.version != newest.version
     running = runtime(site.root, site.name).status()  # of a cluster, which keeps no wish in this folder
-    return running is None or running.version != newest
+    if running is None or running.version == newest.version:
+        return running is None
+    return running.failed is None or running.failed.release_id != newest.image
 
 
 def unpacked(site: SiteHome, release: Release) -> Path:
@@ -153,21 +209,29 @@ def unpacked(site: SiteHome, release: Release) -> Path:
 
 def deploy(site: SiteHome, release: Release) -> Running:
     """Let a release take over the site's scoring; DeploymentFailed leaves the former one serving."""
+    if release.model is None:
+        raise runtimes.DeploymentFailed(
+            f"release {release.version} is a container that somebody else made, and what it needs to run is "
+            f"not known here: `edge-ai kubernetes archive --site {site.name}` writes it as a file for others"
+        )
     path = unpacked(site, release)
     quota = disk.outbox_bytes(usecases.load(path / "usecase.yaml").returns)
     wanted = runtimes.Release(release.image, release.version, path, quota)
     return runtime(site.root, site.name).deploy(wanted, timeout=READY_SECONDS)
 
 
-def state(site: SiteHome, target: Release, road: Road) -> SiteState:
-    """What the rollout needs to know of a site, but for its checks."""
+def state(site: SiteHome, target: Release | None, road: Road) -> SiteState:
+    """What the rollout needs to know of a site, but for its evidence.
+
+    Args:
+        target: the release that is brought to it; None when none is.
+    """
     running, last = runtime(site.root, site.name).status(), folder.read_status(site.root)
-    failed = (
-        running.failed if running and running.failed and running.failed.release_id == target.image else None
-    )
+    fell = running.failed if running else None
     return SiteState(
         serving=running.version if running else None,
         since=last.since if last else None,
-        failed=failed.reason if failed else None,
+        failed=fell.reason if fell and target and fell.release_id == target.image else None,
         linked=road.pulls and Link(site.root).up,
+        fell=fell,
     )

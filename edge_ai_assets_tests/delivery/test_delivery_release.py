@@ -186,7 +186,9 @@ def test_an_image_is_no_release(registry, publish, keys):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 3}, "format 3.*upgrade"),
+        ({"format": 4}, "format 4.*upgrade"),
+        ({"format": 3}, "format 3 is of containers"),
+        ({"model": None}, "format 3 is of containers"),
         ({"format": 2}, "format 2 with 0 attachments"),
         ({"attached": {"sbom": "sha256:" + "0" * 64}}, "format 1 with 1 attachments"),
         ({"format": "1"}, "format"),

@@ -16,9 +16,13 @@ from types import SimpleNamespace
 import pytest
 
 from edge_ai_assets.delivery import bundle, ceremony, image, release, signing
+from edge_ai_assets.delivery.distribution import Repository
+from edge_ai_assets.delivery.push import push
+from edge_ai_assets.delivery.registry import Registry
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.delivery.trust import Trust
 from edge_ai_assets.scoring import folder
+from edge_ai_assets_tests.contract.acr import Acr
 
 POINTS, PARTS, SEED = 208, 4, 20260101
 
@@ -86,7 +90,11 @@ def world(registry, publish, tmp_path):
         switch(store, first)  # the link names its own folder, not the one it was copied from
         return store, Trust(authority.root, store.layout)
 
-    return SimpleNamespace(first=first, second=second, update=update, fresh=fresh, registry=registry)
+    with Acr() as acr:
+        push(registry, Registry(Repository(acr.repository)))
+        yield SimpleNamespace(
+            first=first, second=second, update=update, fresh=fresh, registry=registry, acr=acr
+        )
 
 
 def offline(world, store, trust):
@@ -97,6 +105,10 @@ def offline(world, store, trust):
 
 def linked(world, store, trust):
     switch(store, store.fetch(world.registry, trust))
+
+
+def pulled(world, store, trust):
+    switch(store, store.fetch(Registry(Repository(world.acr.repository)), trust))
 
 
 def check(world, store, trust):
@@ -113,7 +125,7 @@ def check(world, store, trust):
     return served.version
 
 
-@pytest.mark.parametrize("road", [offline, linked])
+@pytest.mark.parametrize("road", [offline, linked, pulled])
 @pytest.mark.parametrize("part", range(PARTS))
 def test_old_or_new_never_neither(world, tmp_path, road, part):
     store, trust = world.fresh("counted")

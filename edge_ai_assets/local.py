@@ -44,7 +44,7 @@ def environment(home: Home) -> dict[str, str]:
 
 
 def set_up(home: Home) -> None:
-    """Make the home's Dagster instance, with the checkout's dagster.yaml.
+    """Make the home's Dagster instance, with the home's own dagster.yaml or else the checkout's.
 
     Its databases are made here, by one process: daemon and code servers start together, and when each of
     them makes them they can end up with two schema versions in one table.
@@ -52,7 +52,8 @@ def set_up(home: Home) -> None:
     import dagster as dg
 
     home.dagster.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(CHECKOUT / "dagster.yaml", home.dagster / "dagster.yaml")
+    declared = home.instance if home.instance.exists() else CHECKOUT / "dagster.yaml"
+    shutil.copyfile(declared, home.dagster / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(home.dagster)):
         pass
 

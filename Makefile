@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help demo demo-disconnected ui status test proofs kills check bench integration clean
+.PHONY: help demo demo-disconnected demo-azurite ui status test proofs kills check bench integration clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ demo: $(VENV)/.installed ## The whole loop on this machine; DATA=file uses your 
 
 demo-disconnected: $(VENV)/.installed ## Azure and a ship: two homes that share only a medium carried by hand
 	$(BIN)/edge-ai demo --disconnected
+
+demo-azurite: $(VENV)/.installed ## The demo with real servers: storage, registry, PostgreSQL, queue and function
+	$(BIN)/python -m edge_ai_assets_tests.integration.demo_azurite
 
 ui: $(VENV)/.installed ## Dagster's web UI on what the demo left
 	$(BIN)/edge-ai ui

@@ -4,6 +4,8 @@
 - The naive loop, which one writes first: every tick, at every site, list the readings, ask for the service
   and the link, open the outbox and look for all that may wait. The sensors ask only their own question, of
   at most `automation.LOOK` sites in turn; `round` is the time until all sites had their turn.
+- A rollout on its way: 100 canaries serve the newest release, so their evidence is counted (10,000 scores
+  each, without the service's own answer) once a minute; and a tick in between.
 - Automation conditions of both locations, when nothing happened since the last time, with 1,000 sites
   registered against 3.
 
@@ -13,25 +15,31 @@ Why: the daemon evaluates all of them one after another every few seconds; what 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 
+import blocks
 import dagster as dg
+import numpy as np
 from fleet import fleet, let_wait
 from measure import scratch, side_by_side, tell
 
+from edge_ai_assets import usecase as usecases
 from edge_ai_assets.azure import definitions as azure
+from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
-from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.settings import Settings
 from edge_ai_assets.stack_hub import definitions as stack_hub
 from edge_ai_assets.stack_hub.automation import LOOK
+from edge_ai_assets.usecase import Ring
 
 NAMES = [f"site-{number:04}" for number in range(1_000)]
-LOOK_IN_TURN = ("readings_waiting", "scores_waiting", "link_up")
-WHOLE = ("sites_registered", "release_available")
+LOOK_IN_TURN = ("bundle_arrived", "service_down", "readings_waiting", "scores_waiting", "link_up")
+WHOLE = ("sites_registered", "release_available", "insights_queued", "lease_watched")
 
 
 def main() -> None:
@@ -48,6 +56,7 @@ def main() -> None:
                 figures |= {f"{name}_{state}_seconds": value for name, value in seconds.items()}
                 for name in (*WHOLE, *LOOK_IN_TURN, "all_sensors"):
                     ratios[f"naive_to_{name}_{state}"] = seconds["naive"] / seconds[name]
+            figures |= {f"baking_{name}_seconds": value for name, value in baking(home, instance).items()}
         few, many = conditions(home)
     figures["conditions_3_sites_seconds"], figures["conditions_1000_sites_seconds"] = few, many
     ratios["conditions_1000_to_3_sites"] = many / few
@@ -70,6 +79,37 @@ def sensors(home: Home, instance: dg.DagsterInstance) -> dict[str, float]:
         seconds[f"{name}_round"] = seconds[name]
         seconds[name] /= turns
     return seconds
+
+
+def baking(home: Home, instance: dg.DagsterInstance) -> dict[str, float]:
+    """Median seconds of a tick that counts the evidence of 100 canaries, and of one after it."""
+    canaries = NAMES[0::10]
+    case = usecases.load(home.usecase)
+    sites = [
+        site.model_copy(update={"ring": Ring.CANARY}) if site.name in canaries else site
+        for site in case.sites
+    ]
+    usecases.dump(case.model_copy(update={"sites": tuple(sites)}), home.root / "rings.yaml")
+    target = pack.newest(home.registry, home.keys)
+    assert target
+    path = home.root / "scored.db"
+    with Outbox(path) as outbox:
+        scores = np.full(10_000, 0.25)
+        outbox.append([Batch(None, target.image, 1, list(blocks.of({}, {}, scores, {})))])
+        outbox.unfold(len(scores), lambda predicted: "normal")
+    for name in canaries:
+        shutil.copyfile(path, home.site(name).outbox)
+    made = Settings(home=home.root, usecase=home.root / "rings.yaml")
+    defs = stack_hub.build_defs(settings=made)
+    sensor = defs.get_repository_def().get_sensor_def("release_available")
+    first = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert "bakes at ring canary" in str(first.skip_message), first.skip_message
+
+    def again(cursor: str | None) -> object:
+        return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
+
+    ways = {"count": lambda: again(None), "between": lambda: again(first.cursor)}
+    return side_by_side(ways)
 
 
 def tick(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, times: int) -> None:

@@ -19,12 +19,16 @@ from rich.table import Table
 from edge_ai_assets import here
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.bundle_cli import bundle
+from edge_ai_assets.doctor_cli import doctor
 from edge_ai_assets.keys_cli import keys
 from edge_ai_assets.ledger_cli import ledger
+from edge_ai_assets.release_cli import release
 from edge_ai_assets.returns_cli import returns
+from edge_ai_assets.rollout_cli import rollout
 from edge_ai_assets.runtime_cli import kubernetes, vm
 from edge_ai_assets.settings import Settings
 from edge_ai_assets.site_cli import sites
+from edge_ai_assets.storage_cli import storage
 from edge_ai_assets.tokens_cli import tokens
 from edge_ai_assets.usecase import UseCase, UseCaseError
 
@@ -53,6 +57,9 @@ app.add_typer(ledger, name="ledger")
 app.add_typer(vm, name="vm")
 app.add_typer(keys, name="keys")
 app.add_typer(bundle, name="bundle")
+app.add_typer(release, name="release")
+app.add_typer(rollout, name="rollout")
+app.add_typer(storage, name="storage")
 app.add_typer(kubernetes, name="kubernetes")
 
 say = Console(stderr=True)
@@ -89,23 +96,33 @@ def exit_code(error: Exception) -> int | None:
     from edge_ai_assets.enrolment import EnrolmentError
     from edge_ai_assets.explain import UnknownInsight
     from edge_ai_assets.readings.raw import ReadingsError
+    from edge_ai_assets.resources.blob_landing import LandingError
+    from edge_ai_assets.resources.blob_mirror import MirrorError
+    from edge_ai_assets.resources.noted import NotesError
+    from edge_ai_assets.resources.secret import SecretError
     from edge_ai_assets.returns.egress.ledger import LedgerError
+    from edge_ai_assets.returns.hub.queue import QueueError
     from edge_ai_assets.returns.outbox.outbox import OutboxError
+    from edge_ai_assets.returns.road.link import LinkDown
     from edge_ai_assets.returns.road.media import MediaError
     from edge_ai_assets.returns.road.roads import UplinkError
     from edge_ai_assets.runtimes.choice import ChoiceError
     from edge_ai_assets.runtimes.cluster import ClusterError
     from edge_ai_assets.scoring.client import ServiceError
     from edge_ai_assets.scoring.tokens import TokensError
+    from edge_ai_assets.settings_errors import SettingsError
+    from edge_ai_assets.stack_hub.rollout.control import RolloutError
     from edge_ai_assets.stack_hub.scoring import NotServing
 
     if isinstance(error, UseCaseError | ReadingsError | UnknownInsight | TokensError | ChoiceError):
         return USAGE
-    if isinstance(error, EnrolmentError | here.NotHere):
+    if isinstance(error, EnrolmentError | here.NotHere | RolloutError | SettingsError | SecretError):
         return USAGE
-    if isinstance(error, NotServing | ServiceError | ClusterError):
+    if isinstance(error, NotServing | ServiceError | ClusterError | LinkDown):
         return UNREACHABLE
-    if isinstance(error, DemoError | DeliveryError | OutboxError | LedgerError | MediaError | UplinkError):
+    if isinstance(error, DemoError | DeliveryError | OutboxError | LedgerError | MediaError):
+        return FAILED
+    if isinstance(error, UplinkError | QueueError | MirrorError | LandingError | NotesError):
         return FAILED
     return FAILED if isinstance(error, OSError) else None
 
@@ -385,6 +402,9 @@ def explain(
         _answer(found)
     else:
         show.explanation(found, show.console())
+
+
+app.command()(doctor)
 
 
 @app.command()

@@ -62,18 +62,22 @@ class _Format(msgspec.Struct):
     format: int
 
 
-def invite(home: Home, usecase: UseCase, site: str, into: Path) -> Path:
+def invite(home: Home, usecase: UseCase, site: str, into: Path, *, far_registry: bool = False) -> Path:
     """Write the invitation of a site; its path.
+
+    Args:
+        far_registry: whether releases are published to a registry that a site can pull from.
 
     Raises:
         EnrolmentError: the site is not in the use case, has a link by it, or nothing was released yet.
     """
     if site not in {each.name for each in usecase.sites}:
         raise EnrolmentError(f"site {site!r} is not in use case {usecase.name!r}: add it there first")
-    if usecase.at(site).road.pulls:
+    if usecase.at(site).road.pulls and not far_registry:
         raise EnrolmentError(
             f"site {site!r} has road 'link' in use case {usecase.name!r}, and from a home of its own nothing "
-            "leads to this registry: write `road: media` there, or `road: diode`"
+            "leads to this registry: write `road: media` there, or `road: diode`, or set [registry] in "
+            "azure.toml"
         )
     if not (home.keys / ceremony.FILE).exists():
         raise EnrolmentError(

@@ -21,6 +21,16 @@ class SiteHome:
         return self.root.name
 
     @property
+    def home(self) -> Home:
+        """The home it lies in."""
+        return Home(self.root.parents[1])
+
+    @property
+    def trial(self) -> Path:
+        """Note of since when the release that serves does, and how the one before did."""
+        return self.root / "trial.json"
+
+    @property
     def readings(self) -> Path:
         """Files of readings that wait to be scored."""
         return self.root / "readings"
@@ -106,6 +116,16 @@ class Home:
         return self.root / "dagster"
 
     @property
+    def instance(self) -> Path:
+        """What Dagster's instance is to be, such as deploy/azure/dagster.yaml; absent, it has SQLite."""
+        return self.root / "dagster.yaml"
+
+    @property
+    def rollout(self) -> Path:
+        """What an operator, or evidence, decided about releases on their way to the sites."""
+        return self.root / "rollout.json"
+
+    @property
     def landing(self) -> Path:
         """Files as Data Factory lands them."""
         return self.root / "landing"
@@ -119,6 +139,11 @@ class Home:
         return self.lake / "raw_telemetry"
 
     @property
+    def quarantine(self) -> Path:
+        """Landed readings that break the contract, with the reason."""
+        return self.lake / "quarantine"
+
+    @property
     def training_sets(self) -> Path:
         return self.lake / "training_set"
 
@@ -126,6 +151,11 @@ class Home:
     def tables(self) -> Path:
         """The global Delta tables."""
         return self.lake / "global"
+
+    @property
+    def report(self) -> Path:
+        """The page for everyone, and what it loads, if anything."""
+        return self.lake / "report"
 
     @property
     def models(self) -> Path:

@@ -2,6 +2,7 @@
 
 from dagster import AssetKey
 
+LANDING = AssetKey(["lake", "landing"])
 RAW_TELEMETRY = AssetKey(["lake", "raw_telemetry"])
 TRAINING_SET = AssetKey(["lake", "training_set"])
 CANDIDATE = AssetKey(["model", "candidate"])
@@ -21,6 +22,7 @@ HISTORY = AssetKey(["global", "history"])
 INSIGHTS = AssetKey(["global", "insights"])
 FEEDBACK = AssetKey(["global", "feedback"])
 DRIFT = AssetKey(["global", "drift"])
+SEMANTIC_MODEL = AssetKey(["global", "semantic_model"])
 REPORT = AssetKey(["global", "report"])
 
 DATA_ENGINEERING = "team:data-engineering"

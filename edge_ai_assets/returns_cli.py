@@ -182,6 +182,48 @@ def acknowledge(
         sys.exit(FAILED)
 
 
+@returns.command()
+def dead(
+    site: Site,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try all of it again, when its cause was put right.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List what a site put aside: scores that cannot be read, letters that its function gave up, and why.
+
+    None of it is deleted. Exit code 1 if something stays there after another try.
+    """
+    from edge_ai_assets.settings import Settings
+    from edge_ai_assets.stack_hub import dead as letters
+    from edge_ai_assets.stack_hub.far_ends import FarEnds
+    from edge_ai_assets.usecase import Road
+
+    at = here.site(site)
+    queued = here.home_and_usecase()[1].at(site).road is Road.QUEUE
+    far = FarEnds(Settings.load().stack_hub)
+    again = letters.retry(at, queued, far) if retry else None
+    found = letters.look(at, queued, far)
+    if as_json:
+        done = {"retried": msgspec.to_builtins(again)} if again else {}
+        _answer({"site": site, **msgspec.to_builtins(found), **done})
+    else:
+        table = Table("put aside", "how many", "why")
+        for reason, number in found.scores.items():
+            table.add_row("scores", f"{number:,}", reason)
+        for reason in found.reasons:
+            table.add_row("letter", "1", reason)
+        if found.scores or found.reasons:
+            Console().print(table)
+        if again:
+            _say(f"{again.scores:,} scores and {again.letters:,} letters are tried again")
+            for reason in again.left:
+                _say(f"left: {reason}")
+        _say(f"{sum(found.scores.values()):,} scores and {found.letters:,} letters are put aside")
+    if again and again.left:
+        sys.exit(FAILED)
+
+
 def _package(row: Any) -> dict[str, Any]:
     times = {
         "acknowledged": row.acknowledged_at,

@@ -44,7 +44,8 @@ def invite(
     from edge_ai_assets.delivery import pack
 
     home, usecase = _azure()
-    path = enrolment.invite(home, usecase, name, to)
+    far = Settings.load().azure.registry is not None
+    path = enrolment.invite(home, usecase, name, to, far_registry=far)
     root = enrolment.fingerprint(pack.root(home.registry, home.keys))
     _answer(
         {"site": name, "invitation": str(path), "root": root},

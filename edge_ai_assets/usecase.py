@@ -305,8 +305,34 @@ class Returns(_Part):
     )
 
 
+class Rollout(_Part):
+    """What a release must show in one ring of sites before the next ring gets it.
+
+    Each bound is held against the release that served the same site before. `docs/rollout.md` says how.
+    """
+
+    bake_minutes: Annotated[int, Field(ge=0, le=43_200)] = Field(
+        60, description="How long it must serve in a ring; 0: no evidence but conservation is asked for."
+    )
+    rows: Annotated[int, Field(ge=30, le=5_000)] = Field(
+        200, description="Fewest scores of a site that are judged."
+    )
+    anomaly_rise: Annotated[float, Field(ge=0.01, le=1)] = Field(
+        0.05, description="Most by which the share of anomalies may rise: 0.05 is from 2 % to 7 %."
+    )
+    failure_rise: Annotated[float, Field(ge=0.001, le=1)] = Field(
+        0.01, description="Most by which the share of requests that fail may rise."
+    )
+    slower: Annotated[float, Field(ge=1, le=100)] = Field(
+        2.0, description="How many times as slow 19 of 20 requests may become."
+    )
+    stale_minutes: Annotated[int, Field(ge=1, le=43_200)] = Field(
+        60, description="Evidence whose newest score is older counts for nothing."
+    )
+
+
 class Delivery(_Part):
-    """How long a site relies on what it has when it hears nothing from Azure: the trust lease."""
+    """How releases reach the sites, and how long a site relies on what it has when it hears nothing."""
 
     lease_days: Annotated[int, Field(ge=1, le=3650)] = Field(
         180, description="The longest that a site is meant to be offline; past it the site is stale."
@@ -314,6 +340,7 @@ class Delivery(_Part):
     when_stale: Literal["keep", "stop"] = Field(
         "keep", description="A stale site keeps scoring and says so, or stops until it hears something newer."
     )
+    rollout: Rollout = Rollout()
 
     @property
     def lease(self) -> timedelta:

@@ -13,12 +13,15 @@ from edge_ai_assets import cli, explain, keys, status
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.azure import arrivals, page, watch
 from edge_ai_assets.azure.assets import model, release
+from edge_ai_assets.azure.far_registry import FarRegistry
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.release import all_releases
 from edge_ai_assets.delivery.signing import load_public
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml import lineage
+from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.training import TrainingHere
 from edge_ai_assets.returns.inbox import daily, tables
 from edge_ai_assets.stack_hub import delivery, returning, waiting
 from edge_ai_assets.usecase import Road
@@ -106,14 +109,15 @@ class TestFromFilesToARelease:
             shutil.copytree(chain.home.root / folder, home.root / folder, symlinks=True)
         home.champion.unlink()
         case = changed(tmp_path, f1=1.0, false_alarm_rate=0.0)
-        resources = {"home": home, "usecase": usecases.load(case)}
+        resources = {"home": home, "usecase": usecases.load(case), "mirror": HomeMirror(home)}
+        resources |= {"training": TrainingHere()}
         with pytest.raises(dg.Failure, match=r"there is no model to release: .* below the gate of 1"):
             dg.materialize([model.champion], resources=resources)
         assert not home.champion.exists()
 
     def test_the_same_champion_is_the_same_release(self, chain):
         before = pack.newest(chain.home.registry, chain.home.keys)
-        resources = {"home": chain.home, "usecase": chain.usecase}
+        resources = {"home": chain.home, "usecase": chain.usecase, "far_registry": FarRegistry()}
         done = dg.materialize([release.image], resources=resources)
         (event,) = done.get_asset_materialization_events()
         assert event.materialization.metadata["release"].value == before.version
@@ -183,8 +187,8 @@ class TestAtTheSites:
     def test_the_state_of_a_site_for_the_rollout(self, chain):
         target = pack.newest(chain.home.registry, chain.home.keys)
         north, west = (delivery.state(chain.home.site(name), target, Road.LINK) for name in ("north", "west"))
-        assert (north.serving, north.linked, north.healthy, north.failed) == (1, True, True, None)
-        assert (west.serving, west.linked, west.healthy) == (None, False, True)
+        assert (north.serving, north.linked, north.failed, north.fell) == (1, True, None, None)
+        assert (west.serving, west.linked, west.fell) == (None, False, None)
 
 
 class TestWhatCameHome:
@@ -224,7 +228,7 @@ class TestWhatCameHome:
     def test_the_page_escapes_and_loads_nothing(self, chain):
         text = page.publish(chain.home, chain.usecase).read_text("utf-8")
         assert "A &lt;mill&gt; &amp; its pumps" in text and "<mill>" not in text
-        assert "http" not in text.replace("http-equiv", "") and "src=" not in text and "url(" not in text
+        assert "https:" not in text and "src=" not in text and "url(" not in text
         assert all(f">{site.name}<" in text for site in chain.usecase.sites) and "nothing came yet" in text
 
 

@@ -15,13 +15,15 @@ from edge_ai_assets.cli import exit_code
 from edge_ai_assets.here import NotHere
 from edge_ai_assets.home import Home
 from edge_ai_assets.returns.egress.ledger import LedgerError
-from edge_ai_assets.returns.outbox.outbox import Outbox, OutboxError
+from edge_ai_assets.returns.outbox import insights
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox, OutboxError
 from edge_ai_assets.returns.road import acks, media
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.returns.road.media import MediaError
 from edge_ai_assets.returns.road.uplink import FolderUplink
 from edge_ai_assets.stack_hub import connecting, provision
 from edge_ai_assets.usecase import UseCaseError
+from edge_ai_assets_tests import blocks
 from edge_ai_assets_tests.parcels import parcel, seal
 
 USECASE = """
@@ -287,3 +289,16 @@ def test_a_medium_that_cannot_be_written_is_one_line(home, rows, stick, monkeypa
 )
 def test_errors_have_their_exit_codes(error, code):
     assert exit_code(error) == code
+
+
+def test_what_was_put_aside_is_listed_and_tried_again(home, rows):
+    with Outbox(home.site("bergen").outbox) as outbox:
+        block = blocks.block([({"inputs": {"Flow": 1.5}, "context": {}}, 0.5, True, False)] * 2)
+        outbox.append([Batch(None, "r1", 5, [block])])
+        insights.derive(outbox)
+        outbox.dispose("quarantined", {"it could not be read": [1, 2]})
+    assert answer(returns("dead", "--site", "bergen", "--json"))["scores"] == {"it could not be read": 2}
+    assert "it could not be read" in returns("dead", "--site", "bergen").output
+    again = answer(returns("dead", "--site", "bergen", "--retry", "--json"))
+    assert again["retried"] == {"scores": 2, "letters": 0, "left": []} and again["scores"] == {}
+    assert "0 scores and 0 letters are put aside" in returns("dead", "--site", "bergen").output

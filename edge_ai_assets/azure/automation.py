@@ -9,6 +9,8 @@ import time
 import dagster as dg
 
 from edge_ai_assets import keys
+from edge_ai_assets.azure.arriving import Arriving
+from edge_ai_assets.azure.landing_zone import LandingZone
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
 from edge_ai_assets.runs import EVERY, in_flight, turn
@@ -17,17 +19,23 @@ from edge_ai_assets.usecase import UseCase
 REASON = "edge_ai/reason"
 """Tag of a retraining's run: drift or schedule."""
 RUNNING = dg.DefaultSensorStatus.RUNNING
+LISTING = 30
+"""Seconds between two listings of a container, which cost."""
 
 
 def readings_landed(
-    ingest: dg.UnresolvedAssetJobDefinition, first: dg.UnresolvedAssetJobDefinition, home: Home
+    ingest: dg.UnresolvedAssetJobDefinition,
+    first: dg.UnresolvedAssetJobDefinition,
+    home: Home,
+    zone: LandingZone | None = None,
 ) -> dg.SensorDefinition:
-    """A sensor on the landing zone."""
+    """A sensor on the landing zone: the folder, and the container behind it if there is one."""
+    far = zone if zone and zone.far else None
 
     @dg.sensor(
         name="readings_landed",
         jobs=[ingest, first],
-        minimum_interval_seconds=EVERY,
+        minimum_interval_seconds=LISTING if far else EVERY,
         default_status=RUNNING,
         description="Takes landed files into the lake, and on to the first release while there is none.",
     )
@@ -35,16 +43,23 @@ def readings_landed(
         """Take landed files into the lake; as long as there is no champion, go on to the first release.
 
         A file stays in the landing zone until the lake has it, so a restart finds what is still to do. The
-        run key is the listing and the turn: one run for one state, and another later if that one failed.
+        run key is the listing and the turn: one run for one state, and another later if that one failed. A
+        container is only listed: the run fetches.
         """
         from edge_ai_assets.readings import landing
+        from edge_ai_assets.returns.road.link import LinkDown
 
-        files = landing.waiting(home.landing)
-        if not files:
-            return dg.SkipReason("nothing waits in the landing zone")
+        files, nothing = landing.waiting(home.landing), "nothing waits in the landing zone"
+        blobs: list[tuple[str, str]] = []
+        try:
+            blobs = far.waiting() if far else []
+        except LinkDown as error:
+            nothing = str(error)
+        if not files and not blobs:
+            return dg.SkipReason(nothing)
         if in_flight(context.instance, ingest.name) or in_flight(context.instance, first.name):
             return dg.SkipReason("files are being taken in")
-        listing = repr([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+        listing = repr([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files] + blobs)
         job = ingest if home.champion.exists() else first
         state = hashlib.sha256(listing.encode()).hexdigest()[:16]
         return dg.RunRequest(run_key=f"{state}/{turn()}", job_name=job.name)
@@ -52,8 +67,10 @@ def readings_landed(
     return sensor
 
 
-def packages_arrived(job: dg.UnresolvedAssetJobDefinition, home: Home) -> dg.SensorDefinition:
-    """A sensor on Azure's end of the links."""
+def packages_arrived(
+    job: dg.UnresolvedAssetJobDefinition, home: Home, arriving: Arriving | None = None
+) -> dg.SensorDefinition:
+    """A sensor on Azure's end of the links: the folder, and the container behind it if there is one."""
 
     @dg.sensor(
         name="packages_arrived",
@@ -66,13 +83,19 @@ def packages_arrived(job: dg.UnresolvedAssetJobDefinition, home: Home) -> dg.Sen
         """Bring arrived packages into the global tables.
 
         What has arrived is compared with what the tables hold, so a restart finds what is still to do; the
-        run key is the names that are new and the turn: packages that wait for a gap ask once a turn.
+        run key is the names that are new and the turn: packages that wait for a gap ask once a turn. A
+        container is only listed: the run fetches.
         """
         from edge_ai_assets.azure import arrivals
+        from edge_ai_assets.returns.road.link import LinkDown
 
-        new = arrivals.new_packages(home)
+        new, nothing = arrivals.new_packages(home), "every package that arrived was received"
+        try:
+            new += arriving.waiting() if arriving else []
+        except LinkDown as error:
+            nothing = str(error)
         if not new:
-            return dg.SkipReason("every package that arrived was received")
+            return dg.SkipReason(nothing)
         if in_flight(context.instance, job.name):
             return dg.SkipReason("packages are being received")
         return dg.RunRequest(run_key=f"{hashlib.sha256(repr(new).encode()).hexdigest()[:16]}/{turn()}")

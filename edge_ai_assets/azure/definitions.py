@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
 from edge_ai_assets import interfaces, keys
-from edge_ai_assets.azure import automation, lease
-from edge_ai_assets.azure.assets import history, insights, lake, model, release
+from edge_ai_assets.azure import automation, lease, pipeline_runs, pods
+from edge_ai_assets.azure.arriving import Arriving
+from edge_ai_assets.azure.assets import history, insights, lake, landing, model, publishing, release
+from edge_ai_assets.azure.far_registry import FarRegistry
+from edge_ai_assets.azure.feature_engine import FeatureEngine
+from edge_ai_assets.azure.landing_zone import LandingZone
+from edge_ai_assets.resources import configured
+from edge_ai_assets.resources.home_mirror import HomeMirror
 from edge_ai_assets.settings import Settings
 
 RELEASE = [keys.CANDIDATE, keys.CHAMPION, keys.IMAGE, keys.BUNDLE]
@@ -20,15 +27,24 @@ def build_defs(
     """The location's definitions; `resources` override the ones made from `settings`."""
     settings = settings or Settings.load()
     home, usecase = settings.folders(), settings.load_usecase()
+    arriving: Any = (resources or {}).get("arriving", Arriving(home, settings.azure))
+    far_registry: Any = (resources or {}).get("far_registry", FarRegistry(settings.azure))
+    zone: Any = (resources or {}).get("landing_zone", LandingZone(home, settings.azure))
     ingest = dg.define_asset_job("ingest", selection=[keys.RAW_TELEMETRY, keys.TRAINING_SET])
-    first = dg.define_asset_job("first_release", selection=[keys.RAW_TELEMETRY, keys.TRAINING_SET, *RELEASE])
-    retrain = dg.define_asset_job("retrain", selection=[keys.TRAINING_SET, *RELEASE])
+    ingestion, power_bi = settings.azure.ingestion, settings.azure.publishing
+    # In a cluster a run that trains is a pod that needs more, unless the workspace trains.
+    training = None if settings.azure.training else pods.TRAINING
+    first = dg.define_asset_job(
+        "first_release", selection=[keys.RAW_TELEMETRY, keys.TRAINING_SET, *RELEASE], tags=training
+    )
+    retrain = dg.define_asset_job("retrain", selection=[keys.TRAINING_SET, *RELEASE], tags=training)
     bring_home = dg.define_asset_job(
         "bring_home",
         selection=[keys.INBOX, keys.HISTORY, keys.INSIGHTS, keys.FEEDBACK, keys.DRIFT, keys.REPORT],
     )
     return dg.Definitions(
         assets=[
+            landing.landing if ingestion else landing.SPEC,
             lake.raw_telemetry,
             lake.training_set,
             model.candidate,
@@ -41,14 +57,16 @@ def build_defs(
             insights.feedback,
             insights.drift,
             insights.report,
+            *([publishing.semantic_model] if power_bi else []),
             *interfaces.SITE_CHAIN,
         ],
         jobs=[ingest, first, retrain, bring_home],
         sensors=[
-            automation.readings_landed(ingest, first, home),
-            automation.packages_arrived(bring_home, home),
+            automation.readings_landed(ingest, first, home, zone),
+            automation.packages_arrived(bring_home, home, arriving),
             automation.drift_seen(retrain, home, usecase),
-            lease.lease_renewed(home, usecase),
+            lease.lease_renewed(home, usecase, far_registry),
+            *([pipeline_runs.pipeline_ran(ingestion)] if ingestion else []),
             dg.AutomationConditionSensorDefinition(
                 "what_follows", target=dg.AssetSelection.all(), default_status=dg.DefaultSensorStatus.RUNNING
             ),
@@ -58,8 +76,15 @@ def build_defs(
         executor=dg.in_process_executor,
         resources={
             "home": home,
+            "arriving": arriving,
+            "far_registry": far_registry,
             "usecase": usecase,
-            "pipes": dg.PipesSubprocessClient(),
+            "training": configured.training(settings.azure, home),
+            "landing_zone": zone,
+            "mirror": HomeMirror(home, settings.azure),
+            "feature_engine": FeatureEngine(settings.azure),
+            **({"ingestion": ingestion} if ingestion else {}),
+            **({"publishing": power_bi} if power_bi else {}),
             **(resources or {}),
         },
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dagster as dg
 
+from edge_ai_assets.azure.far_registry import FarRegistry
 from edge_ai_assets.home import Home
 from edge_ai_assets.usecase import UseCase
 
 EVERY = 600
+ONLY_HERE = FarRegistry()
 
 
-def lease_renewed(home: Home, usecase: UseCase) -> dg.SensorDefinition:
+def lease_renewed(home: Home, usecase: UseCase, far_registry: FarRegistry = ONLY_HERE) -> dg.SensorDefinition:
     """A sensor that signs the registry's trust metadata anew when a tenth of its lease is over."""
 
     @dg.sensor(
@@ -26,6 +28,9 @@ def lease_renewed(home: Home, usecase: UseCase) -> dg.SensorDefinition:
         if pack.newest(home.registry, home.keys) is None:
             return dg.SkipReason("there is no release yet")
         pack.current(home.registry, home.keys, usecase.delivery.lease)
+        # Also what a run could not push that was cut off.
+        if (pushed := far_registry.publish(home)) and pushed.tags:
+            return dg.SkipReason(f"{pushed.tags} tags were pushed to {far_registry.repository}")
         return dg.SkipReason("what sites trust by is fresh")
 
     return sensor

@@ -36,9 +36,20 @@ def run(home: Home, usecase: UseCase, data: Path | None, console: Console) -> Ou
             home has the details.
     """
     set_up(home, usecase)
+    return tell(home, usecase, data, console)
+
+
+def tell(
+    home: Home, usecase: UseCase, data: Path | None, console: Console, around: type[World] = World
+) -> Outcome:
+    """Play the demo in a home that is set up for it.
+
+    Args:
+        around: the world around the assets, where it is not this machine alone.
+    """
     start = time.monotonic()
     try:
-        with local.daemon(home) as process, World(home, usecase, lambda: process.poll() is None) as world:
+        with local.daemon(home) as process, around(home, usecase, lambda: process.poll() is None) as world:
             outcome = _Story(world, console).play(data)
     finally:
         stop_services(home)
@@ -51,8 +62,15 @@ def set_up(home: Home, usecase: UseCase) -> None:
     clear(home)
     home.root.mkdir(parents=True, exist_ok=True)
     (home.root / MARK).write_text(json.dumps({"made_by": "edge-ai demo"}))
-    usecases.dump(usecase, home.usecase)
+    usecases.dump(in_a_hurry(usecase), home.usecase)
     local.set_up(home)
+
+
+def in_a_hurry(usecase: UseCase) -> UseCase:
+    """The use case without a bake time: a demo shows the rings, and cannot wait an hour for evidence."""
+    rollout = usecase.delivery.rollout.model_copy(update={"bake_minutes": 0})
+    delivery = usecase.delivery.model_copy(update={"rollout": rollout})
+    return usecase.model_copy(update={"delivery": delivery})
 
 
 def clear(home: Home) -> None:
@@ -189,7 +207,8 @@ class _Story(Telling):
         world = self.world
         with self.step(f"release {version} goes to the sites, ring by ring") as say:
             world.until(lambda: world.all_run(version), f"release {version} on every site")
-            say(", ".join(f"{name} ({world.ring(name)})" for name in world.by_start()))
+            order = ", ".join(f"{name} ({world.ring(name)})" for name in world.by_start())
+            say(f"{order}; without a bake time, which a demo cannot wait for")
 
     def last_phase(self, files: list[tuple[str, Path]], drifted: bool) -> None:
         world = self.world

@@ -1,5 +1,5 @@
 """Sensors of the sites' side. Each looks over all sites, never one a site, with as few runs as it can:
-one for a range of neighbouring sites, but one a site for deployments.
+one for a range of neighbouring sites, but one a site for deployments. Releases are `rollout_sensor`'s.
 
 All are driven by the state found, not by events: what a crash or a restart left undone is found again, and
 what is done is not found. One run of a job at a time; what comes meanwhile is taken by the next.
@@ -8,25 +8,22 @@ what is done is not found. One run of a job at a time; what comes meanwhile is t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 
 import dagster as dg
 
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.runs import EVERY, in_flight, turn
+from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds
 from edge_ai_assets.stack_hub.fleet import alone, runs_for
 from edge_ai_assets.stack_hub.looking import Looking, known_sites, next_in_turn
-from edge_ai_assets.stack_hub.rollout import SiteState, next_sites
 from edge_ai_assets.usecase import Road, UseCase
 
 LOOK = 250
 """Sites looked at in one tick."""
 BATCH = 50
 """Sites asked for in one tick."""
-UNSEEN = SiteState(serving=None, linked=False)
-"""Of a site that cannot be looked at: it is asked for nothing, and proves nothing."""
 RUNNING = dg.DefaultSensorStatus.RUNNING
 
 Marker = Callable[[SiteHome], str | None]
@@ -50,58 +47,6 @@ def sites_registered(usecase: UseCase) -> dg.SensorDefinition:
         if not new:
             return dg.SkipReason(f"all {len(known)} sites are registered")
         return dg.SensorResult(dynamic_partitions_requests=[SITES.build_add_request(new)])
-
-    return sensor
-
-
-def release_available(
-    job: dg.UnresolvedAssetJobDefinition,
-    restart: dg.UnresolvedAssetJobDefinition,
-    home: Home,
-    usecase: UseCase,
-) -> dg.SensorDefinition:
-    """A sensor that brings the newest release in the registry to the sites with a link, ring by ring."""
-
-    @dg.sensor(
-        name="release_available",
-        job=job,
-        minimum_interval_seconds=EVERY,
-        default_status=RUNNING,
-        description="Brings the newest release to the sites, the next ring when the former's checks pass.",
-    )
-    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        """Ask the sites that `rollout.next_sites` names to run the newest release, BATCH a tick.
-
-        There is no cursor: which release each site runs is looked up, so a restart neither skips nor repeats
-        one. Each deployment is a run of its own because it waits, fails and is retried alone.
-        """
-        from edge_ai_assets.delivery import pack
-        from edge_ai_assets.stack_hub import delivery
-        from edge_ai_assets.stack_hub.returning import conserved
-
-        target = pack.newest(home.registry, home.keys)
-        if target is None:
-            return dg.SkipReason("there is no release yet")
-        if in_flight(context.instance, job.name, restart.name):
-            return dg.SkipReason("a deployment is under way")
-        looking = Looking(context.log)
-        states: dict[str, SiteState] = {}
-        for name in known_sites(context.instance, usecase):
-            states[name] = UNSEEN
-            with looking.at(name):
-                states[name] = delivery.state(home.site(name), target, usecase.at(name).road)
-        asked, why = next_sites(usecase, target.version, states)
-        if asked:
-            # The checks of the sites that have it cost most, and matter only when there is somebody to ask.
-            for name in [name for name, state in states.items() if state.serving == target.version]:
-                healthy = False
-                with looking.at(name):
-                    healthy = conserved(home.site(name))
-                states[name] = replace(states[name], healthy=healthy)
-            asked, why = next_sites(usecase, target.version, states)
-        if not asked:
-            return dg.SkipReason(looking.why(why))
-        return requests(alone(asked[:BATCH]), f"release {target.version} {began(states, asked)}")
 
     return sensor
 
@@ -153,7 +98,11 @@ def something_waits(
 
 
 def packages_waiting(
-    job: dg.UnresolvedAssetJobDefinition, home: Home, usecase: UseCase, observed: dg.AssetKey
+    job: dg.UnresolvedAssetJobDefinition,
+    home: Home,
+    usecase: UseCase,
+    observed: dg.AssetKey,
+    far: FarEnds = NOTHING_FAR,
 ) -> dg.SensorDefinition:
     """A sensor that lets packages leave when a site's road is open, and records when it opens and closes."""
 
@@ -189,7 +138,7 @@ def packages_waiting(
                 break
             last, site = name, home.site(name)
             with looking.at(name):
-                way = connecting.road(site, usecase, home.uplink)
+                way = connecting.road(site, usecase, home.uplink, far)
                 if way is None:
                     if number := waiting.to_carry(site):
                         due[name] = number
@@ -219,8 +168,3 @@ def requests(runs: Iterable[dict[str, str]], state: str, *, cursor: str | None =
         ],
         cursor=cursor,
     )
-
-
-def began(states: Mapping[str, SiteState], sites: Sequence[str]) -> str:
-    """When the services of these sites last began, as a digest: one that dies again is asked again."""
-    return hashlib.sha256(repr([(name, states[name].since) for name in sites]).encode()).hexdigest()[:8]

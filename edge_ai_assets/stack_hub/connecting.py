@@ -25,6 +25,7 @@ from edge_ai_assets.returns.road.connectivity import TIMING, Chance, Change, Con
 from edge_ai_assets.returns.road.link import Link, LinkDown
 from edge_ai_assets.returns.road.pace import Pace
 from edge_ai_assets.returns.road.uplink import DiodeUplink, FolderUplink, Uplink, Uploaded
+from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds
 from edge_ai_assets.stack_hub.provision import azure_keys
 from edge_ai_assets.usecase import Road, UseCase
 
@@ -68,16 +69,20 @@ class _Kept(msgspec.Struct, frozen=True):
     untold: tuple[Change, ...] = ()
 
 
-def road(site: SiteHome, usecase: UseCase, root: Path) -> Uplink | None:
+def road(site: SiteHome, usecase: UseCase, root: Path, far: FarEnds = NOTHING_FAR) -> Uplink | None:
     """A site's way to Azure, as the use case names it; None when everything is carried by hand.
 
     Args:
-        root: Azure's end of the links.
+        root: Azure's end of the links, and the near end of a diode.
+        far: what a link leads to instead, if that is configured.
     """
-    kinds = {Road.LINK: FolderUplink, Road.DIODE: DiodeUplink}
-    kind = kinds.get(usecase.at(site.name).road)
+    kind = usecase.at(site.name).road
     pace = Pace.of(usecase.returns.kilobytes_per_second)
-    return kind(root, site.name, Link(site.root), pace) if kind else None
+    if kind is Road.DIODE:
+        return DiodeUplink(root, site.name, Link(site.root), pace)
+    if kind is Road.LINK:
+        return far.uplink(site, pace) or FolderUplink(root, site.name, Link(site.root), pace)
+    return None
 
 
 def look(

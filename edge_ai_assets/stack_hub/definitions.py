@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
 from edge_ai_assets import keys
 from edge_ai_assets.settings import Settings
-from edge_ai_assets.stack_hub import automation, forwarding_sensor, lease_sensor, waiting
+from edge_ai_assets.stack_hub import (
+    automation,
+    forwarding_sensor,
+    lease_sensor,
+    rollout_job,
+    rollout_sensor,
+    waiting,
+)
 from edge_ai_assets.stack_hub.assets import deployment, returns, scores
+from edge_ai_assets.stack_hub.far_ends import FarEnds
+from edge_ai_assets.stack_hub.far_releases import FarReleases
 from edge_ai_assets.usecase import Road
 
 
@@ -21,6 +31,7 @@ def build_defs(
     home, usecase = settings.folders(), settings.load_usecase()
     if own := home.own_site:
         usecase = usecase.alone(own)
+    far: Any = (resources or {}).get("far_ends", FarEnds(settings.stack_hub))
     deploy = dg.define_asset_job("deploy_sites", selection=[keys.SITE_RELEASE, keys.SITE_DEPLOYMENT])
     restart = dg.define_asset_job("restart_sites", selection=[keys.SITE_DEPLOYMENT])
     home_again = [keys.SITE_INSIGHTS, keys.SITE_EGRESS, keys.SITE_UPLOAD]
@@ -36,11 +47,10 @@ def build_defs(
             returns.egress,
             returns.upload,
         ],
-        jobs=[deploy, restart, score, insights, upload],
+        jobs=[deploy, restart, score, insights, upload, rollout_job.rollout_control],
         sensors=[
             automation.sites_registered(usecase),
-            # A site by itself knows no registry: what it is to run comes on media.
-            *([] if own else [automation.release_available(deploy, restart, home, usecase)]),
+            rollout_sensor.release_available(deploy, restart, home, usecase),
             automation.something_waits(
                 "bundle_arrived",
                 deploy,
@@ -50,6 +60,22 @@ def build_defs(
                 "A medium with a bundle was carried to a site.",
                 unless=[restart],
                 apart=True,
+            ),
+            *(
+                [
+                    automation.something_waits(
+                        "release_in_registry",
+                        deploy,
+                        home,
+                        usecase,
+                        FarReleases(far, usecase),
+                        "The registry has another release than the site.",
+                        unless=[restart],
+                        apart=True,
+                    )
+                ]
+                if own and settings.stack_hub.registry
+                else []
             ),
             automation.something_waits(
                 "service_down",
@@ -79,14 +105,14 @@ def build_defs(
                 unless=[score],
             ),
             forwarding_sensor.insights_queued(
-                home, [site.name for site in usecase.sites if site.road is Road.QUEUE]
+                home, [site.name for site in usecase.sites if site.road is Road.QUEUE], far
             ),
-            automation.packages_waiting(upload, home, usecase, keys.SITE_UPLOAD),
-            lease_sensor.lease_watched(home, usecase),
+            automation.packages_waiting(upload, home, usecase, keys.SITE_UPLOAD, far),
+            lease_sensor.lease_watched(home, usecase, far),
         ],
         # A run here is short and starts fast: a process a step would cost more than the step.
         executor=dg.in_process_executor,
-        resources={"home": home, "usecase": usecase, **(resources or {})},
+        resources={"home": home, "usecase": usecase, "far_ends": far, **(resources or {})},
     )
 
 

@@ -95,12 +95,17 @@ def make_room(site: SiteHome, outbox: Outbox, returns: Returns, now: clock.Clock
     return Room(pruned.rows + more.rows, expired, len(pruned.packages) + len(more.packages), withheld)
 
 
-def derive(site: SiteHome, outbox: Outbox, returns: Returns) -> Counter[str]:
-    """Give every score its kind, and keep within the quota meanwhile: how many became which kind."""
+def derive(site: SiteHome, outbox: Outbox, returns: Returns | None) -> Counter[str]:
+    """Give every score its kind, and keep within the quota meanwhile: how many became which kind.
+
+    Args:
+        returns: None where it is not known which are in force: then room is made later, by who packs.
+    """
     kinds: Counter[str] = Counter(anomaly=0, normal=0, quarantined=0)
     while found := insights.derive(outbox, AT_ONCE):
         kinds.update(found)
-        make_room(site, outbox, returns)
+        if returns:
+            make_room(site, outbox, returns)
     return kinds
 
 

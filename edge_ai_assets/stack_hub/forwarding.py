@@ -1,25 +1,28 @@
-"""The connected form at one site with nothing to install: queues in a file, the function called in process.
+"""The connected form at one site. With nothing to install: queues in a file, the function called in process.
 
-With an Azure Stack Hub the site sends and settles with the queues and notes of `resources`, and the function
-of `deploy/functions` does what `function` does here.
+With an Azure Stack Hub the site only sends and settles, with the hub's queues and notes; the function of
+`deploy/functions` then does what `_function` does here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_ai_assets.delivery import signing
 from edge_ai_assets.delivery.durable import make_folder
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
+from edge_ai_assets.resources.configured import DEAD, LETTERS, RECEIPTS, Hub
 from edge_ai_assets.returns import clock
 from edge_ai_assets.returns.egress.ledger import Ledger
 from edge_ai_assets.returns.hub import enqueuing, handling, rulebook, settling
 from edge_ai_assets.returns.hub.enqueuing import Sent
-from edge_ai_assets.returns.hub.forwarding import Forwarder
+from edge_ai_assets.returns.hub.forwarding import Forwarder, Target
 from edge_ai_assets.returns.hub.handling import Worked
 from edge_ai_assets.returns.hub.letters import Letter, Receipt
 from edge_ai_assets.returns.hub.notes import FolderNotes
@@ -28,15 +31,14 @@ from edge_ai_assets.returns.hub.rulebook import Rulebook
 from edge_ai_assets.returns.hub.settling import Settled
 from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.returns.road.link import Link, LinkDown
+from edge_ai_assets.returns.road.pace import Pace
 from edge_ai_assets.returns.road.roads import Uplink
 from edge_ai_assets.returns.road.uplink import FolderUplink, digest_of
 from edge_ai_assets.scoring import contract as contracts
 from edge_ai_assets.stack_hub import connecting
+from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds, SwitchedUplink
 from edge_ai_assets.stack_hub.provision import PSEUDONYM_KEY, private_key
 from edge_ai_assets.stack_hub.scoring import deployed_usecase
-
-LETTERS, RECEIPTS, DEAD = "insights", "receipts", "insights-poison"
-"""Queues. The host of Azure's functions moves what it gives up to the last one, whose name it makes."""
 
 
 class FolderTarget(FolderUplink):
@@ -67,33 +69,57 @@ class Forwarded(msgspec.Struct, frozen=True):
     """Packages whose acknowledgement this call brought."""
 
 
-def forward(site: SiteHome, uplink_root: Path) -> Forwarded:
+def forward(site: SiteHome, uplink_root: Path, far: FarEnds = NOTHING_FAR) -> Forwarded:
     """Send what waits to the queue, forward what may leave, settle what became of it, and act upon Azure's
-    acknowledgement: what it names may be pruned."""
+    acknowledgement: what it names may be pruned.
+
+    Args:
+        uplink_root: Azure's end of the links.
+        far: what is there instead, if it is configured.
+
+    Raises:
+        LinkDown: the hub's queue is out of reach; nothing is lost.
+        QueueError: it refuses.
+    """
+    key, rules = signing.load_private(private_key(site)), rules_of(site)
+    pace = Pace.of(rules.usecase.returns.kilobytes_per_second)
+    with ExitStack() as opened:
+        outbox = opened.enter_context(Outbox(site.outbox, create=False))
+        real = far.hub()
+        hub = real or embedded(site, opened)
+        folder = None if real else FolderTarget(uplink_root, site.name, Link(site.root))
+        target: FolderTarget | SwitchedUplink | None = far.uplink(site, pace) or folder
+        rulebook.publish(hub.notes, site.name, rules, key)
+        sent = enqueuing.enqueue(outbox, site.name, hub.letters, site.root)
+        worked = Worked(0, [], [])
+        if target and not real:  # a real hub has a function of its own
+            worked = handling.work(hub.letters, hub.receipts, hub.dead, _function(site, target, hub, key))
+        settled = settling.settle(
+            outbox, hub.receipts, hub.notes, Ledger(site.ledger), site.spool, site=site.name, dead=hub.dead
+        )
+        return Forwarded(sent, worked, settled, _acknowledge(site, outbox, target) if target else 0)
+
+
+def embedded(site: SiteHome, opened: ExitStack) -> Hub:
+    """Queues and notes in the site's own folder, until `opened` is closed."""
     folder = site.root / "hub"
     make_folder(folder)
-    notes = FolderNotes(folder / "notes")
-    key = signing.load_private(private_key(site))
-    with ExitStack() as opened:
-        queue, receipts, dead = (
-            opened.enter_context(EmbeddedQueue(folder / "queues.db", name))
-            for name in (LETTERS, RECEIPTS, DEAD)
-        )
-        outbox = opened.enter_context(Outbox(site.outbox, create=False))
-        rulebook.publish(notes, site.name, rules_of(site), key)
-        sent = enqueuing.enqueue(outbox, site.name, queue, site.root)
-        target = FolderTarget(uplink_root, site.name, Link(site.root))
-        secret = (site.keys / PSEUDONYM_KEY).read_bytes()
+    letters, receipts, dead = (
+        opened.enter_context(EmbeddedQueue(folder / "queues.db", name)) for name in (LETTERS, RECEIPTS, DEAD)
+    )
+    return Hub(letters, receipts, dead, FolderNotes(folder / "notes"))
 
-        def function(letter: Letter) -> Receipt:
-            rules = rulebook.read(notes, site.name, key)
-            return Forwarder(target, notes, rules, secret, key).forward(letter)
 
-        worked = handling.work(queue, receipts, dead, function)
-        settled = settling.settle(
-            outbox, receipts, notes, Ledger(site.ledger), site.spool, site=site.name, dead=dead
-        )
-        return Forwarded(sent, worked, settled, _acknowledge(site, outbox, target))
+def _function(
+    site: SiteHome, target: Target, hub: Hub, key: Ed25519PrivateKey
+) -> Callable[[Letter], Receipt]:
+    secret = (site.keys / PSEUDONYM_KEY).read_bytes()
+
+    def function(letter: Letter) -> Receipt:
+        rules = rulebook.read(hub.notes, site.name, key)
+        return Forwarder(target, hub.notes, rules, secret, key).forward(letter)
+
+    return function
 
 
 def _acknowledge(site: SiteHome, outbox: Outbox, target: Uplink) -> int:

@@ -12,16 +12,18 @@ from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.runs import EVERY
 from edge_ai_assets.stack_hub import forwarding
+from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds
 
 LOOK = 20
 """Sites in one tick: each takes a bounded number of letters, some tens of milliseconds each."""
 
 
-def insights_queued(home: Home, sites: Sequence[str]) -> dg.SensorDefinition:
+def insights_queued(home: Home, sites: Sequence[str], far: FarEnds = NOTHING_FAR) -> dg.SensorDefinition:
     """A sensor that forwards what waits at the sites in the connected form.
 
     Args:
         sites: those whose packages the function makes. Nothing else may pack there.
+        far: the hub, if it is configured; its queues then are one site's.
     """
 
     @dg.sensor(
@@ -36,6 +38,11 @@ def insights_queued(home: Home, sites: Sequence[str]) -> dg.SensorDefinition:
         There is no run: what a tick began and did not end, because it was killed or the link is down, waits
         on the queue and comes again.
         """
+        if len(sites) > 1 and far.profile.queue:
+            raise dg.Failure(
+                f"[queue] in stack_hub.toml serves one site, {len(sites)} have the road queue "
+                f"({', '.join(sites[:5])}): give each its own home and its own storage account"
+            )
         registered = set(context.instance.get_dynamic_partitions(str(SITES.name)))
         known = sorted(site for site in sites if site in registered and home.site(site).outbox.exists())
         after = [site for site in known if site > (context.cursor or "")]
@@ -44,7 +51,7 @@ def insights_queued(home: Home, sites: Sequence[str]) -> dg.SensorDefinition:
         failed: list[str] = []
         for site in looked:
             try:
-                events += _events(home.site(site), home)
+                events += _events(home.site(site), home, far)
             except Exception as error:  # an error of one site must not stop the others
                 failed.append(f"site {site}: {type(error).__name__}: {error}")
                 context.log.error(failed[-1])
@@ -54,13 +61,13 @@ def insights_queued(home: Home, sites: Sequence[str]) -> dg.SensorDefinition:
             raise dg.Failure("; ".join(failed))
         if not events:
             return dg.SkipReason(f"nothing waits at {len(looked)} sites")
-        return dg.SensorResult(asset_events=events, cursor=looked[-1])
+        return dg.SensorResult(asset_events=events)
 
     return sensor
 
 
-def _events(site: SiteHome, home: Home) -> list[dg.AssetMaterialization]:
-    done = forwarding.forward(site, home.uplink)
+def _events(site: SiteHome, home: Home, far: FarEnds) -> list[dg.AssetMaterialization]:
+    done = forwarding.forward(site, home.uplink, far)
     sent, worked, settled = done.sent, done.worked, done.settled
     dead, failed = worked.dead + settled.dead, worked.failed + settled.failed
     if not (sent.letters or worked.receipts or settled.receipts or dead or done.acknowledged):

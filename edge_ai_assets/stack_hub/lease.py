@@ -10,20 +10,25 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from edge_ai_assets.delivery import durable, metadata
-from edge_ai_assets.delivery.errors import DeliveryError
+from edge_ai_assets.delivery import metadata
+from edge_ai_assets.delivery.errors import UnreachableError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.delivery.trust import Trust
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.returns.road.link import Link
-from edge_ai_assets.scoring.lease import FILE, Note
+from edge_ai_assets.runtimes.choice import runtime
+from edge_ai_assets.scoring.lease import Note
 from edge_ai_assets.stack_hub import provision
+from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds
 from edge_ai_assets.usecase import UseCase
+
+if TYPE_CHECKING:
+    from edge_ai_assets.delivery.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +52,7 @@ class Standing(NamedTuple):
     state: State
     until: datetime | None
     sentence: str
+    issued: datetime | None = None
 
     @property
     def good(self) -> bool:
@@ -68,62 +74,60 @@ def standing(site: SiteHome, now: datetime | None = None) -> Standing:
         days = (now - lease.until).days
         ended = f"its trust lease ended {lease.until:%Y-%m-%d}, {days} days ago"
         said = f"{site.name} is STALE: {ended}; bring a newer bundle"
-        return Standing(site.name, State.STALE, lease.until, said)
+        return Standing(site.name, State.STALE, lease.until, said, lease.issued)
     if now < lease.issued:
         said = (
             f"the clock of {site.name} says {now:%Y-%m-%d}, but what it trusts was signed "
             f"{lease.issued:%Y-%m-%d}: set it"
         )
-        return Standing(site.name, State.CLOCK, lease.until, said)
+        return Standing(site.name, State.CLOCK, lease.until, said, lease.issued)
     left = (lease.until - now).days
-    return Standing(
-        site.name, State.FRESH, lease.until, f"{site.name}: {left} days of its trust lease are left"
-    )
+    said = f"{site.name}: {left} days of its trust lease are left"
+    return Standing(site.name, State.FRESH, lease.until, said, lease.issued)
 
 
 def note(site: SiteHome, usecase: UseCase) -> Standing:
     """Tell the scoring service when the lease ends and what is to be done then; how the site stands."""
     found = standing(site)
     if found.until is not None:
-        data = msgspec.json.encode(Note(found.until, usecase.delivery.when_stale))
-        path = site.root / FILE
-        if not path.exists() or path.read_bytes() != data:
-            with durable.locked(site.root / ".lease.lock"), durable.replacing(path) as file:
-                file.write(data)
+        said = Note(found.until, usecase.delivery.when_stale, found.issued)
+        runtime(site.root, site.name).trust(msgspec.json.encode(said))
     return found
 
 
-def renew(site: SiteHome, home: Home, usecase: UseCase) -> None:
+def renew(site: SiteHome, home: Home, usecase: UseCase, far: Registry | None = None) -> None:
     """Take newer trust metadata from the registry, if the site's link is up and there is some."""
     if not (usecase.at(site.name).road.pulls and Link(site.root).up and provision.root(site).exists()):
         return
-    store, registry = SiteStore(site.root), Layout(home.registry)
-    there = registry.tags().get(metadata.TAG)
-    if there is not None and there != store.layout.tags().get(metadata.TAG):
+    store, source = SiteStore(site.root), far or Layout(home.registry)
+    there, here = source.head(metadata.TAG), store.layout.head(metadata.TAG)
+    if there is not None and there != here:
         trust = provision.trust(site)
         assert isinstance(trust, Trust)
-        store.renew(registry, trust)
+        store.renew(source, trust)
 
 
-def looked_at(home: Home, usecase: UseCase) -> list[Standing]:
+def looked_at(home: Home, usecase: UseCase, far: FarEnds = NOTHING_FAR) -> list[Standing]:
     """Renew, note, and say how each site stands whose disk is here. One that is damaged is stale."""
-    found = []
+    found, registry, away = [], far.registry(), False
     for site in (home.site(each.name) for each in usecase.sites):
         if not site.root.is_dir():
             continue
         try:
-            renew(site, home, usecase)
+            if not away:
+                renew(site, home, usecase, registry)
             found.append(note(site, usecase))
-        except DeliveryError as error:
+        except Exception as error:  # whatever it is, it is that site's, and keeps no other from its lease
             log.error("site %s: %s", site.name, error)
+            away = away or isinstance(error, UnreachableError)  # asking it for each site would take minutes
             # What could not be renewed counts by what the site has; what it has may be what is damaged.
             found.append(_as_it_is(site, error))
     return found
 
 
-def _as_it_is(site: SiteHome, problem: DeliveryError) -> Standing:
+def _as_it_is(site: SiteHome, problem: Exception) -> Standing:
     try:
         found = standing(site)
-    except DeliveryError as error:
+    except Exception as error:
         return Standing(site.name, State.STALE, None, f"{site.name}: {error}")
     return found._replace(sentence=f"{found.sentence} ({problem})")

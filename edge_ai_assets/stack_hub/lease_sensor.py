@@ -7,6 +7,7 @@ import dagster as dg
 from edge_ai_assets import keys
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records
+from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds
 from edge_ai_assets.stack_hub.lease import Standing, State, looked_at
 from edge_ai_assets.usecase import UseCase
 
@@ -37,7 +38,7 @@ def judged(found: list[Standing]) -> dg.AssetCheckResult:
     )
 
 
-def lease_watched(home: Home, usecase: UseCase) -> dg.SensorDefinition:
+def lease_watched(home: Home, usecase: UseCase, far: FarEnds = NOTHING_FAR) -> dg.SensorDefinition:
     """A sensor that keeps the leases of linked sites fresh, and says loudly which are over."""
 
     @dg.sensor(
@@ -48,7 +49,7 @@ def lease_watched(home: Home, usecase: UseCase) -> dg.SensorDefinition:
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Look at all sites; a check is recorded when what it says has changed, which the cursor holds."""
-        found = looked_at(home, usecase)
+        found = looked_at(home, usecase, far)
         said = repr([(each.site, str(each.state), str(each.until)) for each in found])
         if said == (context.cursor or "[]"):
             return dg.SensorResult(skip_reason=dg.SkipReason("nothing has changed"))

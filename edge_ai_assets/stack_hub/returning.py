@@ -22,7 +22,8 @@ from edge_ai_assets.returns.road import media
 from edge_ai_assets.runtimes.choice import runtime
 from edge_ai_assets.scoring import contract as contracts
 from edge_ai_assets.scoring.contract import Contract
-from edge_ai_assets.stack_hub import connecting, disk
+from edge_ai_assets.stack_hub import connecting, delivery, disk
+from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds
 from edge_ai_assets.stack_hub.provision import PSEUDONYM_KEY, private_key
 from edge_ai_assets.stack_hub.scoring import deployed_usecase
 from edge_ai_assets.usecase import Road, UseCase
@@ -62,7 +63,7 @@ def pack_all(
     usecase = deployed_usecase(site)
     policy = Policy(usecase, (site.keys / PSEUDONYM_KEY).read_bytes())
     key = signing.load_private(private_key(site))
-    running, store = runtime(site.root, site.name).status(), SiteStore(site.root)
+    running = runtime(site.root, site.name).status()
     packed = Packed(policy=policy.digest)
     with Outbox(site.outbox, create=False) as outbox:
         packed.room = disk.make_room(site, outbox, usecase.returns)
@@ -80,7 +81,7 @@ def pack_all(
                 at=clock.now(),
                 # Once: packing makes events itself, and would find some for ever.
                 events=events(policy) if events and not packed.packages else None,
-                inventory=sorted(store.layout.blobs()),
+                inventory=sorted(delivery.store_of(site).inventory()),
                 running=(running.release_id if running else None) or "",
                 window_minutes=usecase.returns.window_minutes,
                 spool_bytes=None if bound is None else bound - disk.copied_bytes(site),
@@ -112,14 +113,14 @@ class Left:
     """Why it stopped early: what the link said."""
 
 
-def let_leave(site: SiteHome, usecase: UseCase, root: Path) -> Left:
+def let_leave(site: SiteHome, usecase: UseCase, root: Path, far: FarEnds = NOTHING_FAR) -> Left:
     """Let what is packed leave by the site's road: over its link, or into its `outgoing/`, to be carried.
 
     A cut of the link is no error, the rest waits.
     """
     if usecase.at(site.name).road is Road.QUEUE:  # the function sends what it made
         return Left([], 0, 0, counts(site).pending)
-    way = connecting.road(site, usecase, root)
+    way = connecting.road(site, usecase, root, far)
     if way is not None:
         sent = connecting.send(site, way)
         return Left(sent.names, sent.bytes, sent.acknowledged, sent.waiting, sent.interrupted)

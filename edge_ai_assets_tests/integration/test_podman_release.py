@@ -15,13 +15,16 @@ import pytest
 import yaml
 
 from edge_ai_assets.delivery import base, image
+from edge_ai_assets.delivery.distribution import Repository
 from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.push import push
+from edge_ai_assets.delivery.registry import Registry
 from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.runtimes.interface import Release
 from edge_ai_assets.runtimes.manifests import USER, render
 from edge_ai_assets.runtimes.placement import PORT, Placement
 from edge_ai_assets.runtimes.sideload import oci_archive
-from edge_ai_assets_tests.integration import containers
+from edge_ai_assets_tests.integration import containers, docker_registry
 from edge_ai_assets_tests.integration.containers import Engine, run, runtime_base
 from edge_ai_assets_tests.scoring.processes import Asking, ask, wait
 from edge_ai_assets_tests.tiny_model import tiny_release
@@ -137,6 +140,24 @@ def test_without_any_network_it_scores_keeps_the_row_and_drains(engine, made):
     volume = engine.volume("alone")
     assert scored(volume) == last
     assert (volume / "outbox.db").stat().st_uid == USER
+
+
+def test_pushed_to_a_registry_and_pulled_from_it_by_the_engine_it_scores(engine, made, tmp_path):
+    """What a cluster's node does: it has the image by its digest from a registry that we pushed to."""
+    with docker_registry.serving(tmp_path / "server") as server:
+        push(made.layout, Registry(Repository(server.repository)))
+        name = f"{server.repository}@{made.digest}"
+        engine.podman("pull", "--quiet", "--tls-verify=false", name)
+    engine.podman(
+        "run", "--detach", "--name=pulled", "--network=none", "--pull=never", *LOCKED,
+        "--volume=pulled:/var/lib/edge-ai", name, "--site=bergen", f"--release-id={made.digest}",
+    )  # fmt: skip
+    found = json.loads(wait(lambda: engine.podman("exec", "pulled", "python3", "-c", INSIDE, check=False)))
+    assert found["release"] == made.digest
+    assert engine.podman("exec", "pulled", "python3", "-c", "import os; print(os.getuid())") == str(USER)
+    (said,) = json.loads(engine.podman("inspect", "pulled"))
+    assert said["HostConfig"]["ReadonlyRootfs"] is True
+    engine.podman("stop", "--time=30", "pulled")
 
 
 def test_published_on_loopback_it_finishes_what_was_asked_when_it_is_told_to_end(engine, made):

@@ -224,7 +224,7 @@ class TestNoticed:
         assert fetch(carried, home) == 2  # no error keeps the run from deploying what is there
 
     def test_killed_while_it_was_taken_it_still_waits(self, home, carried, monkeypatch):
-        def killed(*_):
+        def killed(*_, **__):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
@@ -236,9 +236,9 @@ class TestNoticed:
     def test_one_that_came_while_the_others_were_read_still_waits(self, home, carried, monkeypatch):
         third, once = bundle(home, 3), bundles.import_bundle
 
-        def slow(*given):
+        def slow(*given, **options):
             shutil.copy(third, carried.media / "a-third.bundle")
-            return once(*given)
+            return once(*given, **options)
 
         with monkeypatch.context() as patched:
             patched.setattr(bundles, "import_bundle", slow)

@@ -18,6 +18,7 @@ from edge_ai_assets.scoring import folder, supervisor
 from edge_ai_assets.settings import Settings
 from edge_ai_assets.stack_hub import definitions
 from edge_ai_assets.stack_hub.fleet import RANGE_END, RANGE_START
+from edge_ai_assets.stack_hub.rollout import steps
 from edge_ai_assets_tests.tiny_model import INPUTS, tiny_release
 
 AZURE_S = ["landing", "lake", "models", "registry", "media", "uplink", "refused", "keys"]
@@ -159,10 +160,48 @@ def test_from_a_carried_bundle_to_scores_and_through_a_blackout(ship, repository
         shutil.copy(carried / "tiny-2.bundle", site.media)
         assert work_off(repository, instance)[0] == "deploy_sites"
         assert supervisor.status(site.root).version == 2
+        made = instance.get_latest_materialization_event(keys.SITE_DEPLOYMENT).asset_materialization
+        told = {name: value.value for name, value in made.metadata.items()}
+        assert (told["champion_release"], told["champion_rows"]) == (1, 60)
+        assert told["champion_anomaly_rate"] > 0
+        assert told["champion_requests"] == 0  # since the blackout
     finally:
         supervisor.stop(site.root)
     assert not [what for what in AZURE_S if (ship.root / what).exists()]
     assert [path.name for path in (ship.root / "sites").iterdir()] == ["narvik"]
+
+
+def test_aboard_a_release_is_rolled_back_and_resumed_without_azure(ship, repository, instance, carried):
+    site = ship.site("narvik")
+    work_off(repository, instance)
+    try:
+        for number in (1, 2):
+            shutil.copy(carried / f"tiny-{number}.bundle", site.media)
+            work_off(repository, instance)
+        assert supervisor.status(site.root).version == 2
+        made = instance.get_latest_materialization_event(keys.SITE_DEPLOYMENT).asset_materialization
+        assert made.metadata["champion_release"].value == 1
+
+        steps.roll_back(ship, CASE, "the chief", "false alarms")
+        assert work_off(repository, instance) == ["deploy_sites"]
+        assert supervisor.status(site.root).version == 1
+        for path in site.media.iterdir():
+            path.unlink()
+        supervisor.stop(site.root)
+        assert work_off(repository, instance) == ["restart_sites"]
+        assert supervisor.status(site.root).version == 1
+        shutil.copy(carried / "tiny-2.bundle", site.media)  # carried once more, by somebody who does not know
+        work_off(repository, instance)
+        assert supervisor.status(site.root).version == 1 and work_off(repository, instance) == []
+
+        for path in site.media.iterdir():
+            path.unlink()
+        steps.resume(ship, CASE, "the chief", "it was a broken sensor")
+        assert work_off(repository, instance) == ["deploy_sites"]
+        assert supervisor.status(site.root).version == 2
+    finally:
+        supervisor.stop(site.root)
+    assert not [what for what in AZURE_S if (ship.root / what).exists()]
 
 
 def test_another_site_s_partition_in_its_log_is_left_alone(ship, repository, instance, carried):

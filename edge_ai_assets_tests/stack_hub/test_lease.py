@@ -137,3 +137,12 @@ def test_a_damaged_state_is_stale_and_no_crash(home, site, case):
         blob.write_bytes(b"bad sector")
     (found,) = lease.looked_at(home, case)
     assert found.state is State.STALE and not lease_sensor.judged([found]).passed
+
+
+def test_a_site_whose_note_cannot_be_written_keeps_no_other_from_its_lease(home, site, case):
+    other = provision.provision(home, "south")
+    delivery.fetch(other, home.registry, case.at("north").road)
+    (site.root / scoring_lease.FILE).mkdir()
+    north, south = lease.looked_at(home, case)
+    assert "lease.json" in north.sentence and north.state is State.FRESH
+    assert south.state is State.FRESH and (other.root / scoring_lease.FILE).is_file()

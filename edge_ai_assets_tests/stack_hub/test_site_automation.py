@@ -1,20 +1,16 @@
 """Sensors over all sites: a bounded batch, in turn, through restarts and absences, nothing twice."""
 
-from types import SimpleNamespace
-
 import dagster as dg
 import pytest
 
 from edge_ai_assets import keys, runs, usecase
-from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.returns import clock
-from edge_ai_assets.stack_hub import automation, connecting, delivery, returning, waiting
+from edge_ai_assets.stack_hub import automation, connecting, waiting
 from edge_ai_assets.stack_hub.automation import BATCH, LOOK, something_waits
 from edge_ai_assets.stack_hub.fleet import RANGE_END, RANGE_START
 from edge_ai_assets.stack_hub.looking import next_in_turn
-from edge_ai_assets.stack_hub.rollout import SiteState
 from edge_ai_assets.usecase import Site
 
 
@@ -185,15 +181,6 @@ def test_a_site_added_later_is_registered_alone(instance):
     assert list(result.dynamic_partitions_requests[0].partition_keys) == ["vardo"]
 
 
-def test_without_a_release_no_site_is_asked(instance, home):
-    register(instance, 3)
-    case = usecase.load(usecase.BUNDLED / "pump-station.yaml")
-    assert isinstance(
-        automation.release_available(JOB, RESTART, home, case)(dg.build_sensor_context(instance=instance)),
-        dg.SkipReason,
-    )
-
-
 @pytest.mark.parametrize(
     ("last", "expected"),
     [
@@ -209,60 +196,11 @@ def test_turns_go_round(last, expected):
     assert next_in_turn(["a", "b", "c"], last, 2) == expected
 
 
-@pytest.fixture
-def fleet(instance, monkeypatch):
-    """States of the pump station's sites, which a test changes; release 1 is out, the clock stands."""
-    monkeypatch.setattr(runs.time, "time", lambda: 1_000_000.0)
-    states = {site.name: SiteState(serving=1, since="then") for site in PUMPS.sites}
-    instance.add_dynamic_partitions(str(SITES.name), list(states))
-    monkeypatch.setattr(pack, "newest", lambda registry, keys: SimpleNamespace(version=1, image="sha256:1"))
-    monkeypatch.setattr(delivery, "state", lambda site, target, road: states[site.name])
-    monkeypatch.setattr(returning, "conserved", lambda site: True)
-    return states
-
-
-def test_sites_that_need_it_are_asked_for_the_release_and_by_their_road(instance, home, fleet, monkeypatch):
-    fleet["bergen"] = SiteState(serving=None)
-    roads = {}
-    monkeypatch.setattr(
-        delivery, "state", lambda site, target, road: roads.update({site.name: road}) or fleet[site.name]
-    )
-    case = PUMPS.model_copy(
-        update={
-            "sites": tuple(
-                site.model_copy(update={"road": "media" if site.name == "narvik" else "link"})
-                for site in PUMPS.sites
-            )
-        }
-    )
-    assert tick(automation.release_available(JOB, RESTART, home, case), instance)[0] == ["bergen"]
-    assert roads == {site.name: site.road for site in case.sites}
-
-
-@pytest.mark.parametrize("under_way", ["work_job", "restart_job"])
-def test_no_release_is_brought_while_a_deployment_is_under_way(instance, home, fleet, under_way):
-    fleet |= dict.fromkeys(fleet, SiteState(serving=None))
-    start(instance, under_way)
-    assert tick(automation.release_available(JOB, RESTART, home, PUMPS), instance)[0] == []
-
-
-def test_each_deployment_is_a_run_of_its_own(instance, home, fleet):
-    """One site with a full disk must not keep its neighbours from the release."""
-    case = PUMPS.model_copy(
-        update={"sites": tuple(site.model_copy(update={"ring": "canary"}) for site in PUMPS.sites)}
-    )
-    fleet |= dict.fromkeys(fleet, SiteState(serving=None))
-    sensor = automation.release_available(JOB, RESTART, home, case)
-    result = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
-    assert sorted(request.tags[RANGE_START] for request in result.run_requests) == sorted(fleet)
-    assert all(request.tags[RANGE_START] == request.tags[RANGE_END] for request in result.run_requests)
-
-
-def test_a_site_that_was_taken_out_of_the_use_case_is_left_alone(instance, home, fleet):
-    fleet["bergen"] = SiteState(serving=None, since="then")
+def test_a_site_that_was_taken_out_of_the_use_case_is_left_alone(instance, home):
+    instance.add_dynamic_partitions(str(SITES.name), [site.name for site in PUMPS.sites])
     without = PUMPS.model_copy(update={"sites": PUMPS.sites[1:]})
-    assert tick(automation.release_available(JOB, RESTART, home, without), instance)[0] == []
-    assert "bergen" not in tick(something_waits("w", JOB, home, without, lambda site: "x", ""), instance)[0]
+    asked, _, _ = tick(something_waits("w", JOB, home, without, lambda site: "x", ""), instance)
+    assert asked == [site.name for site in without.sites]
 
 
 def result_of(sensor, instance, cursor=None):
@@ -322,38 +260,6 @@ class TestAnOddSite:
         (home.site(names[0]).media / "a.bundle").symlink_to("/nowhere")
         (home.site(names[1]).media / "a.bundle").write_bytes(b"x")
         assert tick(something_waits("w", JOB, home, CASE, waiting.bundles, ""), instance)[0] == names
-
-    def test_it_is_not_asked_for_a_release_and_the_others_are(self, instance, home, fleet, monkeypatch):
-        fleet |= dict.fromkeys(fleet, SiteState(serving=None))
-        odd, *canaries = PUMPS.ring("canary")
-        broken = [odd, *(name for name in fleet if name not in canaries)]
-
-        def state(site, target, road):
-            if site.name in broken:
-                raise ValueError("service.json is torn")
-            return fleet[site.name]
-
-        monkeypatch.setattr(delivery, "state", state)
-        sensor = automation.release_available(JOB, RESTART, home, PUMPS)
-        assert tick(sensor, instance)[0] == canaries
-        broken[:] = list(fleet)
-        assert f"{len(fleet)} sites cannot be looked at" in result_of(sensor, instance).skip_message
-
-    def test_one_whose_checks_cannot_be_looked_at_stops_the_next_ring(
-        self, instance, home, fleet, monkeypatch
-    ):
-        canary = PUMPS.ring("canary")[0]
-        fleet |= {name: SiteState(serving=None) for name in fleet if name not in PUMPS.ring("canary")}
-
-        def conserved(site):
-            if site.name == canary:
-                raise ValueError("no database")
-            return True
-
-        monkeypatch.setattr(returning, "conserved", conserved)
-        result = result_of(automation.release_available(JOB, RESTART, home, PUMPS), instance)
-        assert not result.run_requests and f"the checks of site {canary} do not pass" in result.skip_message
-        assert f"{canary}: ValueError: no database" in result.skip_message
 
 
 class TestChangesOfALink:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import stat
-from functools import partial
 
 import dagster as dg
 import pytest
@@ -122,7 +121,7 @@ class TestDelivery:
 
     def test_state_of_a_site_that_never_served(self, site):
         found = delivery.state(site, Target("sha256:1"), Road.LINK)
-        assert (found.serving, found.failed, found.linked, found.healthy) == (None, None, True, True)
+        assert (found.serving, found.failed, found.linked, found.fell) == (None, None, True, None)
 
     @pytest.mark.parametrize(("image", "failed"), [("sha256:2", "it is broken"), ("sha256:3", None)])
     def test_only_a_failure_of_the_release_in_question_counts(self, site, monkeypatch, image, failed):
@@ -289,10 +288,10 @@ class TestScoring:
 
 class TestInsights:
     def test_everything_is_classified_however_much_waits(self, home, site, monkeypatch):
-        from edge_ai_assets.returns.outbox import insights
+        from edge_ai_assets.stack_hub import disk
 
         scored(site, 7)
-        monkeypatch.setattr(insights, "derive", partial(insights.derive, limit=3))
+        monkeypatch.setattr(disk, "AT_ONCE", 3)
         instance = dg.DagsterInstance.ephemeral()
         instance.add_dynamic_partitions(str(SITES.name), ["north"])
         done = dg.materialize(

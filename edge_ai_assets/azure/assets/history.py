@@ -10,6 +10,7 @@ from edge_ai_assets import keys
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records
+from edge_ai_assets.resources.home_mirror import HomeMirror
 
 SHOWN = 50
 """Rows of a table in the metadata; the rest is in the table itself."""
@@ -36,7 +37,9 @@ CHECKED = ["site", "asset", "check", "severity", "edge_time", "imported", "says"
         )
     ],
 )
-def history(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
+def history(
+    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], mirror: dg.ResourceParam[HomeMirror]
+) -> dg.MaterializeResult:
     """What Dagster recorded at the sites, brought onto their assets here: runs, checks, deployments, with the
     site's own time and the time it came. All of it is in the lineage table."""
     from edge_ai_assets.azure import arrivals
@@ -81,6 +84,7 @@ def history(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> 
                 ["site", "missing_event"],
             ),
             "path": dg.MetadataValue.path(home.tables / told.NAME),
+            **mirror.push(home.tables / told.NAME),
         },
         check_results=[
             dg.AssetCheckResult(

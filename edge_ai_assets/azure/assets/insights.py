@@ -1,14 +1,17 @@
 """What came home: from return packages to insights, feedback, drift and the report for everyone."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from edge_ai_assets import keys
 from edge_ai_assets.azure import columns, completeness
+from edge_ai_assets.azure.arriving import Arriving
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import picture, records, table
+from edge_ai_assets.resources.home_mirror import HomeMirror
 from edge_ai_assets.usecase import UseCase
 
 
@@ -33,16 +36,24 @@ from edge_ai_assets.usecase import UseCase
     ],
 )
 def inbox(
-    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+    context: dg.AssetExecutionContext,
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    arriving: dg.ResourceParam[Arriving],
+    mirror: dg.ResourceParam[HomeMirror],
 ):
     """Return packages of all sites: signature, chain and order checked, merged into the global tables by
     (site, sequence), and acknowledged."""
     from edge_ai_assets.azure import arrivals
     from edge_ai_assets.returns.inbox import tables
 
+    brought = arriving.sync()
+    for name, reason in brought.left:
+        context.log.error("package %s stays in the container: %s", name, reason)
     names = arrivals.new_packages(home)
     received = arrivals.receive_all(home)
     acknowledged = arrivals.acknowledge(home)
+    put_up = arriving.sync()  # acknowledgements; a package that comes meanwhile is the next run's
     for name, reason in received.refused:
         context.log.error("package %s was refused: %s", name, reason)
     for site, reason in received.failed:
@@ -61,8 +72,11 @@ def inbox(
             "repeated_rows": received.repeated,
             "days": sorted(str(day) for day in received.days),
             "acknowledged": acknowledged,
+            "fetched": len(brought.fetched),
+            "interrupted": brought.interrupted or put_up.interrupted or "no",
             "watermarks": completeness.table(marks),
             "tables": dg.MetadataValue.path(home.tables),
+            **mirror.push(home.tables),
         },
         check_results=[
             dg.AssetCheckResult(
@@ -99,17 +113,26 @@ def _held_back(context: dg.AssetExecutionContext, home: Home, usecase: UseCase) 
     output_required=False,
 )
 def insights(
-    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+    context: dg.AssetExecutionContext,
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    mirror: dg.ResourceParam[HomeMirror],
 ):
-    """Insights by day, site and release, for Power BI. Only days that received something are computed
-    again."""
+    """Insights by day, site and release, and the star about them for Power BI. Only days that received
+    something are computed again."""
+    from edge_ai_assets.azure import arrivals, gold, gold_star
     from edge_ai_assets.delivery import pack
     from edge_ai_assets.returns.inbox import daily, tables
 
     if _held_back(context, home, usecase):
         return
     done = daily.refresh(home.tables)
-    numbers = {one.image: one.version for one in pack.known(home.registry, home.keys)}
+    releases = pack.known(home.registry, home.keys)
+    numbers = {one.image: one.version for one in releases}
+    rings = {site.name: str(site.ring) for site in usecase.sites}
+    star = gold.refresh(
+        home.tables, releases, arrivals.watermarks(home, usecase), rings, datetime.now(UTC).date()
+    )
     rows = [
         {**row, "day": str(row["day"]), "release": numbers.get(row["release"])}
         for row in tables.rows(home.tables, daily.NAME)
@@ -126,6 +149,8 @@ def insights(
             "by_site": table(done.by_site, "site", "insights"),
             "newest": records(newest[:20], ["day", "site", "release", "insights", "anomalies", "mean_score"]),
             "path": dg.MetadataValue.path(home.tables / daily.NAME),
+            "star": table(star, "table", "rows"),
+            **mirror.push(home.tables / gold_star.FOLDER),
         }
     )
 
@@ -180,10 +205,12 @@ def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
         )
     ],
 )
-def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
+def drift(
+    home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase], mirror: dg.ResourceParam[HomeMirror]
+):
     """How far each site's readings have moved from the champion's training data, seen in histograms and
     sketches, not in rows."""
-    from edge_ai_assets.azure import watch
+    from edge_ai_assets.azure import gold, gold_star, watch
     from edge_ai_assets.delivery import pack
     from edge_ai_assets.ml import plots
 
@@ -191,6 +218,8 @@ def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
     drifted = sorted(site.name for site in seen if site.verdict.drifted)
     worst = max(seen, key=lambda site: (site.verdict.share, site.nearest[1]), default=None)
     newest = pack.newest(home.registry, home.keys)
+    if newest:
+        gold.record_drift(home.tables, newest.image, seen, datetime.now(UTC).date())
     metadata: dict[str, Any] = {
         "sites_judged": len(seen),
         "sites_drifted": len(drifted),
@@ -215,6 +244,7 @@ def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
         "release": newest.version if newest else 0,
         watch.RELEASE: newest.image if newest else "",
         watch.SITES: drifted,
+        **mirror.push(home.tables / gold_star.FACT_DRIFT),
     }
     if worst:
         png = plots.drift(worst.name, worst.verdict, worst.references, worst.counts)
@@ -243,7 +273,10 @@ def drift(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]):
     output_required=False,
 )
 def report(
-    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+    context: dg.AssetExecutionContext,
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    mirror: dg.ResourceParam[HomeMirror],
 ):
     """The page for everyone: fleet, anomalies by day, releases. One file, nothing loaded from anywhere."""
     from edge_ai_assets.azure import page
@@ -251,4 +284,10 @@ def report(
     if _held_back(context, home, usecase):
         return
     path = page.publish(home, usecase)
-    yield dg.MaterializeResult(metadata={"page": dg.MetadataValue.path(path), "bytes": path.stat().st_size})
+    yield dg.MaterializeResult(
+        metadata={
+            "page": dg.MetadataValue.path(path),
+            "bytes": path.stat().st_size,
+            **mirror.push(home.report),
+        }
+    )

@@ -6,13 +6,17 @@ import dagster as dg
 from edge_ai_assets import keys
 from edge_ai_assets.azure import columns
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
+from edge_ai_assets.azure.feature_engine import FeatureEngine
+from edge_ai_assets.azure.landing_zone import LandingZone
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records, table
+from edge_ai_assets.resources.home_mirror import HomeMirror
 from edge_ai_assets.usecase import UseCase
 
 
 @dg.asset(
     key=keys.RAW_TELEMETRY,
+    deps=[keys.LANDING],
     group_name="lake",
     kinds={"azuredatafactory", "parquet"},
     owners=[keys.DATA_ENGINEERING],
@@ -25,12 +29,19 @@ from edge_ai_assets.usecase import UseCase
     ],
 )
 def raw_telemetry(
-    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+    context: dg.AssetExecutionContext,
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    landing_zone: dg.ResourceParam[LandingZone],
+    mirror: dg.ResourceParam[HomeMirror],
 ):
     """Readings as they landed, one Parquet file each, checked row by row; what breaks the contract is in
     quarantine."""
     from edge_ai_assets.readings import landing
 
+    fetched = landing_zone.fetch()
+    for name, reason in fetched.left:
+        context.log.error("landed file %s stays in the container: %s", name, reason)
     landed = landing.ingest_all(home.landing, usecase, home.lake)
     reasons = landed.reasons
     for name, reason in landed.unreadable:
@@ -41,12 +52,16 @@ def raw_telemetry(
         metadata={
             "dagster/row_count": landed.lake_rows,
             "dagster/column_schema": columns.of_lake(home.raw_telemetry, usecase),
+            "fetched_files": len(fetched.files),
+            "fetched_bytes": fetched.bytes,
+            "interrupted": fetched.interrupted or "no",
             "new_files": len(landed.files),
             "new_rows": landed.rows,
             "quarantined_rows": landed.rejected,
             "quarantined_for": table(reasons, "reason", "rows"),
             "simulated": usecase.simulated,
             "folder": dg.MetadataValue.path(home.raw_telemetry),
+            **mirror.push(home.raw_telemetry, home.quarantine),
         },
         check_results=[
             dg.AssetCheckResult(
@@ -76,7 +91,12 @@ def raw_telemetry(
     owners=[keys.DATA_ENGINEERING],
     automation_condition=FOLLOWS,
 )
-def training_set(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> dg.MaterializeResult:
+def training_set(
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    feature_engine: dg.ResourceParam[FeatureEngine],
+    mirror: dg.ResourceParam[HomeMirror],
+) -> dg.MaterializeResult:
     """Features of all readings and of the feedback that came home, split by run and time.
 
     Feedback is read from its table without being a dependency: it is the wheel's turn, and a graph has no
@@ -84,7 +104,7 @@ def training_set(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase
     """
     from edge_ai_assets.ml import training_set as sets
 
-    made = sets.make(home.raw_telemetry, home.tables, usecase, home.training_sets)
+    made = sets.make(home.raw_telemetry, home.tables, usecase, home.training_sets, feature_engine)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(made.version),
         metadata={
@@ -95,7 +115,9 @@ def training_set(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase
             "feedback_rows": made.feedback,
             "positive_share": made.positive_share,
             "repeated_readings_left_out": made.repeated,
+            "engine": made.engine,
             "version": made.version,
             "path": dg.MetadataValue.path(made.path),
+            **mirror.push(home.training_sets),
         },
     )

@@ -1,8 +1,6 @@
-"""From a training set to the champion. Training itself is the script `ml/train.py`, which also runs on Azure
-ML."""
+"""From a training set to the champion. Training itself is the script `ml/train.py`; where it runs is
+`resources.training`'s matter."""
 
-import os
-import sys
 from dataclasses import asdict
 
 import dagster as dg
@@ -12,6 +10,8 @@ from edge_ai_assets import usecase as usecases
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home, point
 from edge_ai_assets.metadata import picture, records
+from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.training import Training, figures, verify
 from edge_ai_assets.usecase import UseCase
 
 
@@ -33,9 +33,10 @@ from edge_ai_assets.usecase import UseCase
 )
 def candidate(
     context: dg.AssetExecutionContext,
-    pipes: dg.PipesSubprocessClient,
+    training: dg.ResourceParam[Training],
     home: dg.ResourceParam[Home],
     usecase: dg.ResourceParam[UseCase],
+    mirror: dg.ResourceParam[HomeMirror],
 ):
     """A model trained on the newest training set by the training script, exported to ONNX with its
     contract."""
@@ -47,22 +48,21 @@ def candidate(
     out.parent.mkdir(parents=True, exist_ok=True)
     declared = out.parent / f"{context.run.run_id}.yaml"
     usecases.dump(usecase, declared)
-    command = [sys.executable, "-m", "edge_ai_assets.ml.train"]
-    command += ["--usecase", str(declared), "--training-set", str(newest.path), "--out", str(out)]
-    done = pipes.run(
-        context=context, command=command, env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    )
-    results = done.get_results()
+    results = training.train(context, declared, newest.path, out)
+    verify(out, results)
     if all(result.passed for result in results if isinstance(result, dg.AssetCheckResult)):
-        Lineage(training_run=context.run.run_id, training_set=newest.version, usecase=usecase.digest).write(
-            out
+        lineage = Lineage(
+            training_run=context.run.run_id, training_set=newest.version, usecase=usecase.digest
         )
+        lineage.write(out)
         point(home.candidate, out)
         context.add_asset_metadata(
             {
                 "training_set": newest.version,
                 "model_card": dg.MetadataValue.md((out / "model_card.md").read_text("utf-8")),
                 "path": dg.MetadataValue.path(out),
+                **mirror.push(home.candidate),
+                **training.register(usecase.name, out, lineage, figures(results)),
             }
         )
     yield from results
@@ -84,7 +84,11 @@ def candidate(
     ],
 )
 def champion(
-    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+    context: dg.AssetExecutionContext,
+    training: dg.ResourceParam[Training],
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    mirror: dg.ResourceParam[HomeMirror],
 ):
     """The better of champion and candidate on held-back runs, feedback from the sites included, if it passes
     the gates."""
@@ -94,6 +98,8 @@ def champion(
 
     contest = champions.contest(home.candidate, home.champion, sets.newest(home.training_sets), usecase.gates)
     if contest.promoted:
+        # First: a run that ends in between is repeated, and decides the same.
+        training.promote(usecase.name, lineage.read(home.candidate))
         point(home.champion, home.candidate.resolve())
     elif contest.champion is None:
         raise dg.Failure(
@@ -132,6 +138,7 @@ def champion(
             "training_run": dg.MetadataValue.dagster_run(came_from.training_run),
             "training_set": came_from.training_set,
             "path": dg.MetadataValue.path(home.champion.resolve()),
+            **mirror.push(home.champion),
             "confusion": picture(plots.confusion(standing), "confusion matrix on held-back rows"),
         },
         check_results=[

@@ -4,6 +4,7 @@ import dagster as dg
 
 from edge_ai_assets import keys
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
+from edge_ai_assets.azure.far_registry import FarRegistry
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records
 from edge_ai_assets.usecase import UseCase
@@ -17,12 +18,23 @@ from edge_ai_assets.usecase import UseCase
     owners=[keys.PLATFORM],
     automation_condition=FOLLOWS,
 )
-def image(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> dg.MaterializeResult:
+def image(
+    context: dg.AssetExecutionContext,
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    far_registry: dg.ResourceParam[FarRegistry],
+) -> dg.MaterializeResult:
     """The champion as an OCI image in the registry, stated as a signed release. The same champion is the
     same release."""
     from edge_ai_assets.delivery import pack
+    from edge_ai_assets.delivery.errors import UnreachableError
 
     released = pack.release(home.champion, home.registry, home.keys, usecase.name, usecase.delivery.lease)
+    try:
+        pushed = far_registry.publish(home)
+    except UnreachableError as error:  # it is released, bundles can be made; `lease_renewed` pushes it later
+        context.log.warning("release %s is not pushed yet: %s", released.version, error)
+        pushed = None
     return dg.MaterializeResult(
         data_version=dg.DataVersion(released.image),
         metadata={
@@ -49,7 +61,8 @@ def image(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> d
                 ],
                 ["release", "made", "image", "training_set", "training_run"],
             ),
-            "registry": dg.MetadataValue.path(home.registry),
+            "registry": far_registry.repository or dg.MetadataValue.path(home.registry),
+            **({"pushed_bytes": pushed.bytes, "pushed_blobs": pushed.blobs} if pushed else {}),
         },
     )
 

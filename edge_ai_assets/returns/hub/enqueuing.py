@@ -190,6 +190,13 @@ def _write(note: Path, queued: _Queued) -> None:
         file.write(msgspec.json.encode(queued))
 
 
+def start_over(folder: Path) -> None:
+    """Look at everything again: scores that were put aside wait once more, below what was looked at. What is
+    under way is sent a second time, and known by the function."""
+    with durable.locked(folder / ".queued.lock"):
+        _write(folder / "queued.json", _Queued())
+
+
 @contextmanager
 def sent_through(folder: Path) -> Iterator[Mapping[str, int]]:
     """By kind, the last sequence that was put on the queue or looked at for it; no more are while it is held.

@@ -14,7 +14,8 @@ from edge_ai_assets.returns.inbox import tables as deltas
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NAME = "insights_daily"
+NAME = "gold/fact_insights_daily"
+"""The table: one of the star that `azure.gold_star` describes."""
 
 STALE = """
 SELECT coalesce(c.day, d.day) FROM (

@@ -44,7 +44,7 @@ def _names(*texts: str) -> frozenset[str]:
 _PACKAGES = "packages package_names bytes"
 ALLOWED: Mapping[str, frozenset[str]] = {
     "site/release": _names("release image model training_set training_run bundles_refused"),
-    "site/deployment": _names("release image former_release ring"),
+    "site/deployment": _names("release image former_release ring rollout to"),
     "site/scores": _names(
         "dagster/row_count scored_rows rejected_rows baseline_rows anomalies",
         "files unreadable_files rows_per_second release",

@@ -6,6 +6,7 @@ from edge_ai_assets import interfaces
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records
 from edge_ai_assets.stack_hub import provision
+from edge_ai_assets.stack_hub.far_ends import FarEnds
 from edge_ai_assets.stack_hub.fleet import Events, each_site
 from edge_ai_assets.usecase import UseCase
 
@@ -24,21 +25,24 @@ WHOLE_BATCH = dg.BackfillPolicy.single_run()
     ],
 )
 def release(
-    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+    context: dg.AssetExecutionContext,
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    far_ends: dg.ResourceParam[FarEnds],
 ) -> Events:
     from edge_ai_assets.stack_hub import delivery, lease, lease_sensor
 
     def fetch(name: str) -> dict[str, object]:
         site = provision.provision(home, name)
-        fetched = delivery.fetch(site, home.registry, usecase.at(name).road)
+        fetched = delivery.fetch(site, home.registry, usecase.at(name).road, far_ends.registry())
         newest = fetched.release
-        for bundle, reason in fetched.refused.items():
-            context.log.error("site %s: bundle %s was refused: %s", name, bundle, reason)
+        for what, reason in fetched.refused.items():
+            context.log.error("site %s: %s was not taken: %s", name, what, reason)
         path = delivery.unpacked(site, newest)
         return {
             "release": newest.version,
             "image": newest.image,
-            "model": newest.model,
+            "model": newest.model or "a container",
             "training_set": newest.data_version,
             "training_run": newest.run_id,
             "bundles_refused": len(fetched.refused),
@@ -47,7 +51,8 @@ def release(
         }
 
     yield from each_site(context, fetch)
-    yield dg.MaterializeResult(check_results=[lease_sensor.judged(lease.looked_at(home, usecase))])
+    found = lease.looked_at(home, usecase, far_ends)
+    yield dg.MaterializeResult(check_results=[lease_sensor.judged(found)])
 
 
 @dg.asset(
@@ -66,17 +71,21 @@ def deployment(
 ) -> Events:
     from edge_ai_assets.runtimes.choice import runtime
     from edge_ai_assets.stack_hub import delivery
+    from edge_ai_assets.stack_hub.rollout import looking, telling
 
     def deploy(name: str) -> dict[str, object]:
         site = home.site(name)
-        former = runtime(site.root, site.name).status()
-        service = delivery.deploy(site, delivery.installed(site))
+        former, wanted = runtime(site.root, site.name).status(), delivery.installed(site)
+        champion = looking.champion(site, former, wanted.version)  # while it still answers
+        service = delivery.deploy(site, wanted)
+        looking.begin(site, service, champion)
         return {
             "release": service.version,
             "image": service.release_id,
             "former_release": (former.version if former else None) or 0,
             "url": dg.MetadataValue.url(service.url or ""),
             "ring": str(next((s.ring for s in usecase.sites if s.name == name), "")),
+            **telling.numbers("champion", champion),
         }
 
     yield from each_site(context, deploy)

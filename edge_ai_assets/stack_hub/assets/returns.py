@@ -8,6 +8,7 @@ from edge_ai_assets import interfaces
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records, table
 from edge_ai_assets.stack_hub.assets.deployment import WHOLE_BATCH
+from edge_ai_assets.stack_hub.far_ends import FarEnds
 from edge_ai_assets.stack_hub.fleet import Events, each_site
 from edge_ai_assets.usecase import Road, UseCase
 
@@ -66,12 +67,15 @@ def egress(
     ],
 )
 def upload(
-    context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]
+    context: dg.AssetExecutionContext,
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    far_ends: dg.ResourceParam[FarEnds],
 ) -> Events:
     from edge_ai_assets.stack_hub import returning
 
     def send(name: str) -> dict[str, object]:
-        left = returning.let_leave(home.site(name), usecase, home.uplink)
+        left = returning.let_leave(home.site(name), usecase, home.uplink, far_ends)
         now = returning.as_dict(returning.counts(home.site(name)))
         return {
             "road": str(usecase.at(name).road),

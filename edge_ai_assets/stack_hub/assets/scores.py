@@ -35,12 +35,16 @@ def scores(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> E
 def insights(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Events:
     from edge_ai_assets.returns.outbox.outbox import Outbox
     from edge_ai_assets.stack_hub import disk
-    from edge_ai_assets.stack_hub.scoring import deployed_usecase
+    from edge_ai_assets.stack_hub.scoring import NotServing, deployed_usecase
 
     def classify(name: str) -> dict[str, object]:
         site = home.site(name)
+        try:
+            returns = deployed_usecase(site).returns
+        except NotServing:  # scores get their kind all the same
+            returns = None
         with Outbox(site.outbox, create=False) as outbox:
-            kinds = disk.derive(site, outbox, deployed_usecase(site).returns)
+            kinds = disk.derive(site, outbox, returns)
         total = kinds.total()
         return {**kinds, "rows": total, "anomaly_rate": kinds["anomaly"] / total if total else 0.0}
 

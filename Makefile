@@ -33,11 +33,11 @@ ui: $(VENV)/.installed ## Dagster's web UI on what the demo left
 status: $(VENV)/.installed ## What became of every score
 	$(BIN)/edge-ai status
 
-test: $(VENV)/.installed ## All tests that need no server
-	$(BIN)/pytest -n auto --dist loadfile -m 'not integration and not proof'
+test: $(VENV)/.installed ## All tests that need no server and no patience
+	$(BIN)/pytest -n auto --dist loadfile -m 'not integration and not proof and not slow'
 
-integration: $(VENV)/.installed ## Tests with real servers and a browser
-	$(BIN)/pytest -m integration -n 2 --dist loadfile
+integration: $(VENV)/.installed ## Tests with real servers and a browser, and the slow ones
+	$(BIN)/pytest -m 'integration or slow and not proof' -n 2 --dist loadfile
 
 proofs: $(VENV)/.installed ## Half a year at sea, a million canaries, 300 kills of the service: a quarter of an hour
 	$(BIN)/pytest -n 2 --dist loadfile -m proof

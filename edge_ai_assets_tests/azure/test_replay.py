@@ -329,6 +329,7 @@ def seen_by_people(instance):
     return found
 
 
+@pytest.mark.slow
 def test_killed_at_any_statement_people_see_the_same(tmp_path):
     """Dagster needs several transactions for one event; a process may die before any of their statements."""
     merge(

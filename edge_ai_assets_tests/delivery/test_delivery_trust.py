@@ -191,6 +191,7 @@ class TestRefused:
         publish_listed("two")
         return carry(2)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("part", range(4))
     def test_every_flipped_byte_changes_nothing(self, installed, trusting, store, part):
         before, size = everything(store.folder), installed.stat().st_size
@@ -205,6 +206,7 @@ class TestRefused:
         assert everything(store.folder) == before
         assert bundle.import_bundle(installed, store.layout, trusting).version == 2
 
+    @pytest.mark.slow
     def test_cut_anywhere_changes_nothing(self, installed, trusting, store):
         before, whole = everything(store.folder), installed.read_bytes()
         for length in range(len(whole) - 1, -1, -1):

@@ -80,6 +80,7 @@ def undisturbed(tmp_path_factory) -> str:
     return world.digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_killed_inbox_loses_and_doubles_nothing(tmp_path, nursery, undisturbed, seed):
     assert kill_often(nursery, tmp_path, seed, 40) >= 1

@@ -371,6 +371,7 @@ def test_what_was_answered_outlives_the_power(part):
     assert answered > 10 * SEEDS / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("careless", ["append", "add_feedback", "unfold", "seal", "acknowledge", "expire"])
 def test_each_promise_is_kept_by_its_own_sync(monkeypatch, careless):
     """If what one of them writes could be redone, the power would take back what it said."""

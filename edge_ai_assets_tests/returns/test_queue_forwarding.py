@@ -193,6 +193,7 @@ def test_everything_comes_home_once(home, batch):
     check(home, 200, 2, 200)
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_step(homes, batch):
     """Before and after each operation that others can see; then whatever is left is taken up again."""
     for at in itertools.count(1):
@@ -211,6 +212,7 @@ def test_a_kill_at_every_step(homes, batch):
         home.outbox.close()
 
 
+@pytest.mark.slow
 def test_two_kills_and_others_in_between(homes, batch):
     for first, second in itertools.product(range(1, 60, 13), range(1, 40, 9)):
         home = homes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,8 @@ def doctor(
     from edge_ai_assets.settings import Settings
     from edge_ai_assets.settings_errors import SettingsError
 
+    # What it warns of is a finding already, in one line.
+    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     services = 0
     try:
         settings = Settings.load()

@@ -114,7 +114,7 @@ def _completeness(home: Home, site: str) -> dict[str, Any]:
 def _model(home: Home, run_id: str) -> dict[str, Any]:
     from edge_ai_assets.ml import evaluation
 
-    folder = home.candidates / run_id
+    folder = home.trained(run_id)
     return {"folder": str(folder), "metrics": evaluation.recorded(folder)}
 
 

@@ -166,6 +166,11 @@ class Home:
         """A folder a training run, named by it."""
         return self.models / "candidates"
 
+    def trained(self, run: str) -> Path:
+        """The candidate of a training run; of its last attempt, if its step was done again."""
+        again = (path for path in self.candidates.glob(f"{run}-[0-9]*") if path.is_dir())
+        return max(again, key=lambda path: int(path.name.rpartition("-")[2]), default=self.candidates / run)
+
     @property
     def candidate(self) -> Path:
         """Link to the newest candidate's folder."""

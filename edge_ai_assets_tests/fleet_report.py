@@ -37,6 +37,7 @@ def fleet(sites: int, days: int, names: dict[int, str] | None = None) -> Report:
                 sum(max(0, count - 1) for count in counts),
                 packed(counts),
                 [(days * step // 8, step + 1) for step in range(min(8, days))],
+                min(8, days),
             )
         )
     judged = (120, 0.9, 0.04, 0.1)

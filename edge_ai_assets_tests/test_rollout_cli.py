@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -15,7 +16,7 @@ from edge_ai_assets.ml.lineage import Lineage
 from edge_ai_assets.rollout_cli import rollout
 from edge_ai_assets.runtimes.interface import Failure, Running
 from edge_ai_assets.stack_hub import delivery
-from edge_ai_assets.stack_hub.rollout import course, looking
+from edge_ai_assets.stack_hub.rollout import course, looking, standing
 from edge_ai_assets.stack_hub.rollout.control import RolloutError
 from edge_ai_assets.stack_hub.rollout.evidence import Evidence
 from edge_ai_assets.stack_hub.rollout.rings import SiteState
@@ -107,7 +108,7 @@ def test_the_evidence_that_holds_it(home, monkeypatch):
     assert "too little evidence: 10 of 200 scores" in text and "fell back: it crashed" in text
 
 
-def test_paused_rolled_back_and_resumed_each_recorded(home):
+def test_paused_rolled_back_and_resumed_each_recorded(home, monkeypatch):
     assert (
         answer("pause", "--reason", "the network is worked on")["paused"]["why"] == "the network is worked on"
     )
@@ -115,6 +116,9 @@ def test_paused_rolled_back_and_resumed_each_recorded(home):
     back = answer("rollback", "--to", 1, "--site", "north", "--reason", "false alarms")["rolled_back"]
     assert (back[0]["to"], back[0]["release"], back[0]["sites"]) == (1, 2, ["north"])
     assert "rolled back to 1" in answer("status")["sites"]["north"]["held"]
+    with monkeypatch.context() as newer:
+        newer.setattr(standing.pack, "newest", lambda registry, keys: SimpleNamespace(version=3))
+        assert answer("status")["sites"]["north"]["held"] is None
     assert answer("resume", "--site", "north", "--reason", "it was a sensor")["rolled_back"] == []
     after = answer("resume", "--reason", "done", "--accept", "canary")
     assert after["paused"] is None and after["accepted"][0]["ring"] == "canary"

@@ -126,3 +126,14 @@ def test_a_reader_always_finds_one_or_the_other(tmp_path):
     end.set()
     reader.join()
     assert not missed and seen <= {"one", "two"}
+
+
+def test_a_candidate_is_that_of_its_run_s_last_attempt(tmp_path):
+    home = Home(tmp_path)
+    home.candidates.mkdir(parents=True)
+    (home.candidates / "7f3c.yaml").write_text("")
+    assert home.trained("7f3c") == home.candidates / "7f3c"
+    for name in ("7f3c", "7f3c-2", "7f3c-10", "8a"):
+        (home.candidates / name).mkdir()
+    assert home.trained("7f3c") == home.candidates / "7f3c-10"
+    assert home.trained("8a") == home.candidates / "8a"

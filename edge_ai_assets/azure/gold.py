@@ -40,7 +40,9 @@ SELECT site, sequence, day, given_at, release, predicted, correct,
     (NOT predicted AND correct)::BIGINT AS false_negative,
     (NOT predicted AND NOT correct)::BIGINT AS true_negative
 FROM (
-    SELECT *, ((fields::JSON)->>'_predicted')::BOOLEAN AS predicted FROM feedback
+    -- A site may sign anything under this name: only a truth value counts.
+    SELECT *, CASE (TRY_CAST(fields AS JSON)->'_predicted')::VARCHAR
+        WHEN 'true' THEN true WHEN 'false' THEN false END AS predicted FROM feedback
     QUALIFY row_number() OVER (PARTITION BY site, sequence ORDER BY id DESC) = 1
 )
 WHERE predicted IS NOT NULL AND correct IS NOT NULL ORDER BY site, sequence
@@ -48,6 +50,12 @@ WHERE predicted IS NOT NULL AND correct IS NOT NULL ORDER BY site, sequence
 SEEN = """
 SELECT min(day), max(day), list(DISTINCT site), list(DISTINCT release)
 FROM (SELECT day, site, release FROM daily UNION ALL SELECT day, site, release FROM judged)
+"""
+CALENDAR = """
+SELECT day::DATE AS day, year(day) AS year, quarter(day) AS quarter, month(day) AS month,
+    strftime(day, '%Y-%m') AS year_month, isoyear(day) AS iso_year, week(day) AS iso_week,
+    isodow(day) AS weekday
+FROM generate_series(?::TIMESTAMP, ?::TIMESTAMP, INTERVAL 1 DAY) days(day)
 """
 
 
@@ -75,8 +83,8 @@ def refresh(
     import duckdb
 
     with duckdb.connect() as db:
-        db.register("feedback", _rows(tables, "feedback", deltas.schemas()["feedback"]))
-        db.register("daily", _rows(tables, FACT_INSIGHTS, _keys(schema(FACT_INSIGHTS))))
+        db.register("feedback", read(tables, "feedback", deltas.schemas()["feedback"]))
+        db.register("daily", read(tables, FACT_INSIGHTS, _keys(schema(FACT_INSIGHTS))))
         judged = db.sql(JUDGED).to_arrow_table()
         db.register("judged", judged)
         first, last, sites, images = db.execute(SEEN).fetchall()[0]
@@ -84,7 +92,7 @@ def refresh(
         FACT_FEEDBACK: judged.cast(schema(FACT_FEEDBACK)),
         DIM_SITE: _table(DIM_SITE, _sites(marks, rings, sites or [])),
         DIM_RELEASE: _table(DIM_RELEASE, _releases(releases, images or [])),
-        DIM_DAY: _table(DIM_DAY, _days(first or today, max(last or today, today + AHEAD))),
+        DIM_DAY: _days(first or today, max(last or today, today + AHEAD)),
     }
     with _writing(tables):
         for name, rows in made.items():
@@ -165,26 +173,14 @@ def _releases(releases: Iterable[Release], named: Iterable[str]) -> list[dict[st
     return sorted(rows.values(), key=lambda row: (row.get("version") or 0, row["release"]))
 
 
-def _days(first: date, last: date) -> list[dict[str, Any]]:
-    """Whole years: Power BI takes a table of days for a calendar only if no day is missing."""
-    day, end = date(first.year, 1, 1), date(last.year, 12, 31)
-    rows = []
-    while day <= end:
-        week = day.isocalendar()
-        rows.append(
-            {
-                "day": day,
-                "year": day.year,
-                "quarter": (day.month + 2) // 3,
-                "month": day.month,
-                "year_month": f"{day:%Y-%m}",
-                "iso_year": week.year,
-                "iso_week": week.week,
-                "weekday": week.weekday,
-            }
-        )
-        day += timedelta(days=1)
-    return rows
+def _days(first: date, last: date) -> pa.Table:
+    """Whole years: Power BI takes a table of days for a calendar only if no day is missing. Fast, since one
+    site's broken clock may make it thousands of them."""
+    import duckdb
+
+    with duckdb.connect() as db:
+        days = db.sql(CALENDAR, params=[date(first.year, 1, 1), date(last.year, 12, 31)]).to_arrow_table()
+    return days.cast(schema(DIM_DAY))
 
 
 def _table(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -193,7 +189,7 @@ def _table(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema(name))
 
 
-def _rows(tables: Path, name: str, columns: pa.Schema) -> pa.Table:
+def read(tables: Path, name: str, columns: pa.Schema) -> pa.Table:
     """A table with these columns; what an older version did not have is empty."""
     import pyarrow as pa
 

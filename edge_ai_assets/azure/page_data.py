@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from edge_ai_assets.azure import arrivals
+from edge_ai_assets.azure import arrivals, gold, gold_star
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
 from edge_ai_assets.returns.inbox import daily, judged
@@ -67,6 +67,8 @@ class Site(msgspec.Struct, frozen=True):
     """For each day of the report 0 when nothing came of it, else its anomalies and 1; `packed`."""
     runs: list[tuple[int, int]]
     """Since which day (its place) which release served; 0 for one that is not known here."""
+    release: int
+    """What serves now, though that may be since after the last of the days; 0 as above, or for none."""
 
     @property
     def state(self) -> str:
@@ -116,7 +118,8 @@ def collect(home: Home, usecase: UseCase, now: datetime) -> Report:
         insights, anomalies = days.totals.get(mark.site, (0, 0))
         steps = _steps(runs, days.first, last)
         ring = rings.get(mark.site, "")
-        sites.append(Site(mark.site, ring, mark, insights, anomalies, packed(counts), steps))
+        newest = runs[-1][1] if runs else 0
+        sites.append(Site(mark.site, ring, mark, insights, anomalies, packed(counts), steps, newest))
     return Report(
         usecase.name,
         usecase.description,
@@ -167,11 +170,10 @@ def _days(tables: Path, today: date) -> _Days:
     everybody else out of it."""
     import duckdb
 
-    table = deltas.existing(tables, daily.NAME)
-    if table is None:
+    if deltas.existing(tables, daily.NAME) is None:
         return _Days(today, [0])
     with duckdb.connect() as db:
-        db.register("daily", table.to_pyarrow_table())
+        db.register("daily", gold.read(tables, daily.NAME, gold_star.schema(daily.NAME)))
         newest, oldest = db.execute(SPAN, [today + timedelta(days=1)]).fetchall()[0]
         last = newest or today
         first = max(oldest or today, last - timedelta(days=MOST_DAYS - 1))

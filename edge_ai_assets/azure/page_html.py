@@ -52,7 +52,7 @@ def render(report: Report) -> str:
         anomalies=f"{sum(site.anomalies for site in report.sites):,}",
         newest=str(newest),
         sites="".join(_site(place, site) for place, site in enumerate(report.sites)) or _empty(9),
-        releases="".join(_release(one) for one in reversed(report.releases)) or _empty(6),
+        releases="".join(_release(one) for one in reversed(report.releases)) or _empty(7),
         data=_embedded(report),
     )
 
@@ -65,14 +65,13 @@ def _site(place: int, site: Site) -> str:
         at = _moment(datetime.fromtimestamp(head.received_at / 1e6, UTC))
         ago = f"{_span(site.mark.silent or 0.0)} ago"
         heard = f"{at}, {ago.replace(' ', NO_BREAK)}"
-    release = site.runs[-1][1] if site.runs else 0
     order = list(WORDS)[::-1].index(site.state)  # the worst first
     cells = [
         _cell(site.ring or NOTHING),
         _cell(WORDS[site.state], order, kind=f"state {site.state}"),
         _cell(site.mark.sentence),
         _cell(heard, head.received_at),
-        _cell(release or NOTHING, release, kind="n"),
+        _cell(site.release or NOTHING, site.release, kind="n"),
         _cell(f"{head.number:,}", head.number, kind="n"),
         _cell(f"{site.insights:,}", site.insights, kind="n"),
         _cell(f"{site.anomalies:,}", site.anomalies, kind="n"),

@@ -60,7 +60,7 @@ def drift(home: Home, usecase: UseCase) -> list[SiteDrift]:
     if newest is None:
         return []
     # Of the model that was released, not of the champion: the next one may be that already, with other bins.
-    references = contracts.read(home.candidates / newest.run_id / "contract.json").references
+    references = contracts.read(home.trained(newest.run_id) / "contract.json").references
     bins = {reference.name: reference for reference in references}
     rows = _newest_first(home, newest.image)
     sums: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)

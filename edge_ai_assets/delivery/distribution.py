@@ -2,26 +2,24 @@
 
 Which requests make a release is `registry`'s and `push`'s. PyPI `oras` gives the session, and tokens for a
 password. What it does not do stands here, on its session: an end to waiting (it has no time-outs, and tries
-again for two minutes), another token for one that has expired (it presents the same again), Basic where a
-registry asks for that, and answers that are read no further than was asked for.
+again for two minutes; see `impatient`), another token for one that has expired (it presents the same again),
+Basic where a registry asks for that, and answers that are read no further than was asked for.
 Source: OCI distribution specification v1.1; for Azure Container Registry its AAD-OAuth documentation.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from edge_ai_assets.delivery.errors import DeniedError, MalformedError, UnreachableError
+from edge_ai_assets.delivery.impatient import Impatient
 from edge_ai_assets.delivery.sign_in import Anonymous, Challenge, Credential, Password
 
 CONNECT_SECONDS = 5.0
@@ -32,9 +30,6 @@ PATIENCE = 20.0
 """Seconds that a registry may make us wait before one more try."""
 TRIES = 3
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
-MAX_SHORT = 1 << 20
-"""Bytes that are read of an answer which `requests` or `oras` reads by itself, as far as it goes: a token, or
-what stands beside the address that we are sent on to."""
 _NAME = re.compile(r"([A-Za-z0-9._-]+)(:[0-9]{1,5})?/([a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*)")
 _FIELD = re.compile(r'([A-Za-z]+)="([^"]*)"')
 _CODE = re.compile(r'"code"\s*:\s*"([A-Z_]{1,40})"')
@@ -81,7 +76,7 @@ class Repository:
         self._oras = Registry(hostname=host, insecure=clear, tls_verify=self._verify)
         self._session: requests.Session = self._oras.session
         self._session.auth = _unsigned
-        self._road = _Impatient((connect_seconds, read_seconds))
+        self._road = Impatient((connect_seconds, read_seconds))
         for prefix in ("http://", "https://"):
             self._session.mount(prefix, self._road)
         self._authorization: str | None = None
@@ -112,7 +107,7 @@ class Repository:
         for attempt in range(TRIES + 1):
             try:
                 answer = self._send(method, url, headers or {}, data)
-                # Who asks elsewhere, where the registry sent us on to, is not told: the realm would be its own.
+                # Who asks where the registry has sent us on to is not told: the realm would be its own.
                 ours = answer.url.startswith(self.base)
                 if answer.status_code == 401 and ours and (known or attempt == 0):
                     known = False  # it had expired, or was for less than this
@@ -132,7 +127,9 @@ class Repository:
                     f"{doing}: {self.name} is out of reach ({type(error).__name__})"
                 ) from None
             except ValueError as error:  # `requests` takes addresses and tokens as they come
-                raise MalformedError(f"{doing}: {self.name} gives what no request can hold: {error}") from None
+                raise MalformedError(
+                    f"{doing}: {self.name} gives what no request can hold: {error}"
+                ) from None
             if answer.ok or answer.status_code in also:
                 return answer
             with answer:
@@ -245,29 +242,6 @@ class Repository:
                 f"{where}: something else than a registry answers ({what}), a portal maybe", status
             )
         return DeniedError(f"{where} refuses ({what})", status)
-
-
-class _Impatient(HTTPAdapter):
-    """Gives every request an end, and every answer that nobody here reads: those of `oras` for a token too."""
-
-    def __init__(self, seconds: tuple[float, float]) -> None:
-        super().__init__()
-        self._seconds = seconds
-        self.status = 0
-        """Of the last answer."""
-
-    def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
-        answer = super().send(request, *arguments, **{**options, "timeout": self._seconds})
-        self.status = answer.status_code
-        if answer.is_redirect or not options.get("stream"):
-            try:
-                begin = answer.raw.read(MAX_SHORT, decode_content=True)
-            except HTTPError as error:
-                raise requests.ConnectionError(error) from error
-            finally:
-                answer.raw.close()
-            answer.raw = io.BytesIO(begin)
-        return answer
 
 
 def joined(base: str, where: str) -> str:

@@ -111,7 +111,7 @@ def _pushed(layout: Layout, registry: Registry) -> Pushed:
 
 
 def _require_newer(layout: Layout, own: Descriptor, registry: Registry) -> None:
-    """Refuse to take trust metadata back: sites that have the newer would take nothing from there any more."""
+    """Refuse to take trust metadata back: sites that have the newer would take nothing from there then."""
     try:
         there = _age(registry, registry.resolve(metadata.TAG))
     except (MalformedError, MismatchError, MissingError, TooLargeError):
@@ -124,8 +124,8 @@ def _require_newer(layout: Layout, own: Descriptor, registry: Registry) -> None:
         )
     if there == here:
         raise ForeignError(
-            f"{registry.repository} has other trust metadata {here} than {layout.path}: do two publish to one "
-            "repository?"
+            f"{registry.repository} has other trust metadata {here} than {layout.path}: do two publish to "
+            "one repository?"
         )
 
 

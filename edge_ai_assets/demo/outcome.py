@@ -115,6 +115,6 @@ def compare(home: Home, usecase: UseCase, files: list[tuple[str, Path]]) -> tupl
     rows = made[features.scorable(made, usecase) & made["_label"].notna()]
     first = pack.get(home.registry, home.keys, 1).run_id
     return (
-        evaluation.evaluate(home.models / "candidates" / first, rows),
+        evaluation.evaluate(home.trained(first), rows),
         evaluation.evaluate(home.champion, rows),
     )

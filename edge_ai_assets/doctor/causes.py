@@ -6,6 +6,7 @@ What a storage account means by its codes is `storage`'s matter.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from edge_ai_assets.doctor.finding import Cause
+from edge_ai_assets.resources.account import no_credential
 from edge_ai_assets.resources.secret import SecretError
 
 SKEW_SECONDS = 300.0
@@ -45,6 +47,8 @@ def of_network(error: BaseException) -> Why | None:
     """What kept a request from being answered; None when it was."""
     found = list(chain(error))
     at = next((host for each in found if (host := _host(each))), "")
+    proxied = next((each for each in found if type(each).__name__ == "ProxyError"), None)
+    at = f"the proxy {at}".strip() if proxied else at
     if any(isinstance(each, socket.gaierror) for each in found):
         return Cause.NAME, at
     for each in found:
@@ -63,6 +67,9 @@ def of_network(error: BaseException) -> Why | None:
         return Cause.OTHER, at
     if names & {"ConnectionResetError", "RemoteDisconnected", "BrokenPipeError", "IncompleteRead"}:
         return Cause.CLOSED, at
+    if proxied:
+        status = re.search(r"Tunnel connection failed: (\d{3})", str(proxied))
+        return Cause.CLOSED, f"{at} says {status[1]}" if status else at
     return None
 
 
@@ -82,17 +89,14 @@ def _of_certificate(error: ssl.SSLCertVerificationError, at: str) -> Why:
 
 def of_login(error: BaseException) -> Why | None:
     """What the login service said, if it was asked: its own code, such as AADSTS7000215, says most."""
-    import re
-
     for each in chain(error):
         name = type(each).__name__
         if name == "CredentialUnavailableError":
             return Cause.CREDENTIAL, "this machine has no identity that could be used"
+        if isinstance(each, Exception) and (said := no_credential(each)):
+            return Cause.CREDENTIAL, said
         if name == "ClientAuthenticationError":
-            code = re.search(
-                r"\b(AADSTS\d+|MSIS\d+|invalid_client|unauthorized_client|invalid_\w+)", str(each)
-            )
-            return Cause.CREDENTIAL, f"the login service says {code[1]}" if code else "no token was given"
+            return Cause.CREDENTIAL, "no token was given"
     return None
 
 

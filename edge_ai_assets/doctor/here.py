@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import tempfile
+from pathlib import Path
 
 from edge_ai_assets.doctor import causes
-from edge_ai_assets.doctor.finding import Cause, Finding
+from edge_ai_assets.doctor.finding import Cause, Check, Finding
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.settings import Settings
 
@@ -31,6 +33,16 @@ def home(home: Home) -> Finding:
         return Finding("home", str(place), Cause.HERE, said)
     new = "" if there == place else "is not there yet and can be made, "
     return Finding("home", str(place), detail=f"{new}{free / 1e9:,.0f} GB free")
+
+
+def certificates(service: str, ca: Path, check: Check) -> Finding:
+    """What a check finds, if the certificates that it needs can be used."""
+    try:
+        ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        said = f"`ca` cannot be used ({error.strerror or 'it holds no certificate'}): it is to be a PEM file"
+        return Finding(service, str(ca), Cause.SETTINGS, said)
+    return check()
 
 
 def usecase(settings: Settings) -> Finding:

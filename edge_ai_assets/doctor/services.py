@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from edge_ai_assets.doctor import causes
 from edge_ai_assets.doctor.finding import Cause, Finding
 from edge_ai_assets.profiles import Features, Ingestion, Publishing, Registry, Training
-from edge_ai_assets.resources.secret import reveal
+from edge_ai_assets.resources.secret import SecretError, reveal
 
 SECONDS = (4.0, 8.0)
 """To connect, and to answer."""
@@ -98,11 +98,19 @@ def registry(service: str, section: Registry) -> Finding:
 
 
 def database(file: Path) -> dict[str, Any] | None:
-    """What a dagster.yaml says of Dagster's PostgreSQL; None when it names none."""
+    """What a dagster.yaml says of Dagster's PostgreSQL; None when it names none.
+
+    Raises:
+        ValueError: it is no such file.
+    """
     import yaml
 
-    declared = yaml.safe_load(file.read_text("utf-8")) or {}
-    found: dict[str, Any] | None = (declared.get("storage") or {}).get("postgres")
+    try:
+        declared = yaml.safe_load(file.read_text("utf-8")) or {}
+        found: dict[str, Any] | None = (declared.get("storage") or {}).get("postgres")
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, OSError) as error:
+        # Without the cause: it shows the line, which may hold a password.
+        raise ValueError(f"{file} cannot be read as a dagster.yaml ({type(error).__name__})") from None
     return found
 
 
@@ -113,25 +121,29 @@ def postgres(file: Path, found: dict[str, Any]) -> Finding:
         file: the dagster.yaml that names it.
         found: see `database`.
     """
-    if isinstance(url := found.get("postgres_url"), dict):
-        name = str(url.get("env"))
-        if not os.environ.get(name):
-            said = f"the environment variable {name}, which {file} refers to, is not set: set it"
-            return Finding("dagster.storage", str(file), Cause.SECRET, said)
-        found = {"postgres_url": os.environ[name]}
 
     def ask() -> None:
         import sqlalchemy
         from dagster_postgres.utils import pg_url_from_config
 
         engine = sqlalchemy.create_engine(
-            found.get("postgres_url") or pg_url_from_config(found),
-            connect_args={"connect_timeout": int(SECONDS[0])},
+            pg_url_from_config(_given(found, file)), connect_args={"connect_timeout": int(SECONDS[0])}
         )
         with engine.connect() as connection:
             connection.execute(sqlalchemy.text("select 1"))
 
     return _asked("dagster.storage", str(file), ask)
+
+
+def _given(found: Any, file: Path) -> Any:
+    """With the variables' values: Dagster takes `{env: NAME}` for any of them."""
+    if not isinstance(found, dict):
+        return found
+    if set(found) == {"env"}:
+        if not (value := os.environ.get(str(found["env"]))):
+            raise SecretError(f"the environment variable {found['env']}, which {file} refers to, is not set")
+        return value
+    return {name: _given(value, file) for name, value in found.items()}
 
 
 def _asked(service: str, where: str, ask: Callable[[], Any]) -> Finding:
@@ -158,7 +170,8 @@ def _why(error: Exception) -> causes.Why:
 
 
 def _of_postgres(said: str) -> causes.Why:
-    """libpq says it in words alone; they may hold the user's name, and never the password."""
+    """libpq says it in words alone; they may hold the user's name, and never the password: but of an address
+    with an @ in the password, they show what stands behind it as the host's name."""
     words = {
         "could not translate host name": Cause.NAME,
         "Connection refused": Cause.REFUSED,
@@ -169,5 +182,8 @@ def _of_postgres(said: str) -> causes.Why:
         "certificate verify failed": Cause.UNTRUSTED,
         "no pg_hba.conf entry": Cause.PERMISSION,
     }
-    cause = next((cause for text, cause in words.items() if text in said), Cause.OTHER)
-    return cause, said.strip().splitlines()[-1][:200]
+    text, cause = next((each for each in words.items() if each[0] in said), ("", Cause.OTHER))
+    if cause is Cause.NAME:
+        return cause, "an @ in the password is written as %40"
+    lines = said.strip().splitlines() or [""]
+    return cause, next((line for line in lines if text in line), lines[-1])[:200]

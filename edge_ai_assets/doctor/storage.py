@@ -19,7 +19,6 @@ from edge_ai_assets.doctor.finding import Cause, Finding
 from edge_ai_assets.profiles import AzureProfile, StackHubProfile
 from edge_ai_assets.resources import configured
 from edge_ai_assets.resources.account import Account, missing
-from edge_ai_assets.resources.secret import SecretError
 
 NAME = ".doctor"
 CONNECT_SECONDS, READ_SECONDS = 4.0, 6.0
@@ -100,19 +99,18 @@ def _read(blob: Any) -> Mapping[str, str] | None:
 def _checked(
     service: str, where: str, accounts: Callable[[], Any], steps: Callable[..., Iterable[tuple[str, Step]]]
 ) -> Finding:
-    """Take the steps one by one; the first that fails is the finding."""
-    from azure.core.exceptions import AzureError
-
+    """Take the steps one by one; the first that fails is the finding, whatever a client raises: no error of
+    one service may hide those of the others."""
     try:
         found = accounts()
-    except SecretError as error:
-        return Finding(service, where, Cause.SECRET, str(error))
+    except Exception as error:
+        return Finding(service, where, *causes.why(error))
     both = [_hasty(each) for each in (found if isinstance(found, tuple) else (found,))]
     done = 0
     for place, step in steps(*both):
         try:
             answered = step()
-        except (AzureError, ValueError) as error:
+        except Exception as error:
             cause, detail = why(error, both[0])
             return Finding(service, f"{where} {place}", cause, detail)
         behind = causes.skew(answered) if isinstance(answered, Mapping) else None
@@ -130,8 +128,6 @@ def why(error: Exception, account: Account) -> Why:
     """What an error of a storage client means."""
     status, code = getattr(error, "status_code", None), _code(error)
     headers = causes.headers_of(error)
-    if type(error).__name__ == "AzureSigningError":
-        return Cause.CREDENTIAL, "the key is no base64"
     if status is None:
         return causes.why(error)
     if "x-ms-request-id" not in {name.lower() for name in headers} and not code:

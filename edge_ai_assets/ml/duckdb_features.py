@@ -69,9 +69,12 @@ def text(value: object) -> str:
 def _register(connection: duckdb.DuckDBPyConnection, files: list[str], columns: dict[str, str]) -> None:
     """The table that a plan's query reads, with a column for what no file has."""
     found = f"read_parquet([{', '.join(map(text, files))}], union_by_name=true, filename='_path')"
-    there = {name for name, *_ in connection.sql(f"DESCRIBE SELECT * FROM {found}").fetchall()}  # noqa: S608
+    # Spark does not tell upper from lower case; DuckDB does beyond ASCII, so each spelling is asked for.
+    spelt: dict[str, list[str]] = {}
+    for name, *_ in connection.sql(f"DESCRIBE SELECT * FROM {found}").fetchall():  # noqa: S608
+        spelt.setdefault(name.lower(), []).append(quoted(name))
     selected = [
-        quoted(name) if name in there else f"CAST(NULL AS {kind}) AS {quoted(name)}"
+        f"COALESCE({', '.join(spelt.get(name.lower(), [f'CAST(NULL AS {kind})']))}) AS {quoted(name)}"
         for name, kind in columns.items()
     ]
     connection.execute(

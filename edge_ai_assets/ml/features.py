@@ -96,7 +96,7 @@ def compute(readings: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
 
     Returns:
         The same rows in the same order, index 0..n-1: the columns whose names begin with an underscore, then
-        all inputs; numbers float64 (NaN = missing), categories as they came.
+        all inputs; numbers float64 (NaN = missing, as is what is infinite), categories as they came.
     """
     import duckdb
     import pandas as pd
@@ -104,11 +104,13 @@ def compute(readings: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
     derived = [item.name for item in _derived(usecase)]
     own: list[str] = [name for name in readings.columns if str(name).startswith("_")]
     base: pd.DataFrame = readings[[*own, *(item.name for item in inputs(usecase) if item.base == item.name)]]
-    base = base.reset_index(drop=True).astype({feature.name: "float64" for feature in usecase.numbers})
+    numbers = [feature.name for feature in usecase.numbers]
+    base = base.reset_index(drop=True).astype(dict.fromkeys(numbers, "float64"))
+    base[numbers] = base[numbers].where(base[numbers].abs() < float("inf"))
     if not derived:
         return base
     # Only what the windows need goes through SQL; labels, times and categories stay as they are.
-    needed = base[["_row", *(feature.name for feature in usecase.numbers)]].copy()
+    needed = base[["_row", *numbers]].copy()
     needed["_run"] = base.groupby(["_site", "_run"], sort=False, dropna=False).ngroup()
     needed["_site"], needed["_position"] = 0, range(len(base))
     names = ", ".join(quoted(name) for name in derived)

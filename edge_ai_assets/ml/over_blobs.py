@@ -1,4 +1,5 @@
-"""Runs a script whose Dagster Pipes go over blobs: `python -m edge_ai_assets.ml.over_blobs MODULE ARGUMENTS`.
+"""Runs a script whose Dagster Pipes go over blobs: `python -m edge_ai_assets.ml.over_blobs WAY MODULE
+ARGUMENTS`.
 
 It opens Pipes as the environment says and runs the module, which finds it open. So the script is the same
 wherever it runs, and knows nothing of clouds. It is what a job on Azure Machine Learning starts; the other
@@ -7,10 +8,12 @@ end is `resources.pipes_blobs`.
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import dagster_pipes as pipes
@@ -23,28 +26,33 @@ SECONDS = 5
 
 
 def main(arguments: list[str]) -> None:
-    """Run the module that comes first, with the rest as its arguments."""
-    loader = pipes.PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]
-    client = _client(loader.load_context_params())
-    sys.argv = arguments
+    """Run a module with arguments of its own.
+
+    Args:
+        arguments: a file that says how the storage account is reached, JSON with endpoint, signature and
+            identity; the module's name; its arguments.
+    """
+    client = _client(Path(arguments[0]))
+    sys.argv = arguments[1:]
     with pipes.open_dagster_pipes(
-        params_loader=loader,
+        params_loader=pipes.PipesEnvVarParamsLoader(),  # type: ignore[no-untyped-call]
         context_loader=pipes.PipesAzureBlobStorageContextLoader(client),
         message_writer=_Continuing(client, interval=SECONDS),
     ):
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
 
 
-def _client(params: Mapping[str, Any]) -> BlobServiceClient:
+def _client(way: Path) -> BlobServiceClient:
     """Of the storage account: as its shared access signature allows if one came along, else as the managed
     identity that was named, or that the machine has, which Azure Machine Learning names."""
     from azure.identity import ManagedIdentityCredential
     from azure.storage.blob import BlobServiceClient
 
-    if signature := params["signature"]:
-        return BlobServiceClient(params["endpoint"], credential=signature)
-    identity = params["identity"] or os.environ.get("DEFAULT_IDENTITY_CLIENT_ID")
-    return BlobServiceClient(params["endpoint"], credential=ManagedIdentityCredential(client_id=identity))
+    told = json.loads(way.read_text("utf-8"))
+    if signature := told["signature"]:
+        return BlobServiceClient(told["endpoint"], credential=signature)
+    identity = told["identity"] or os.environ.get("DEFAULT_IDENTITY_CLIENT_ID")
+    return BlobServiceClient(told["endpoint"], credential=ManagedIdentityCredential(client_id=identity))
 
 
 class _Continuing(pipes.PipesAzureBlobStorageMessageWriter):

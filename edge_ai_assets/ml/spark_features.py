@@ -49,9 +49,9 @@ def run(spark: SparkSession, plan_text: str, raw: str, out: str) -> dict[str, An
         spark.conf.set(name, value)
     files = [f"{raw.rstrip('/')}/{name}" for name in plan["files"]]
     found = spark.read.option("mergeSchema", "true").parquet(*files)
-    there = set(found.columns)
+    there = {name.lower() for name in found.columns}  # in whatever case: SQL does not tell them apart
     columns = [
-        _quoted(name) if name in there else f"CAST(NULL AS {kind}) AS {_quoted(name)}"
+        _quoted(name) if name.lower() in there else f"CAST(NULL AS {kind}) AS {_quoted(name)}"
         for name, kind in plan["columns"].items()
     ]
     found.selectExpr(*columns, "_metadata.file_name AS _file").createOrReplaceTempView("readings")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from edge_ai_assets.ml import duckdb_features, feature_plan, features, split
 from edge_ai_assets.ml.duckdb_features import text
 from edge_ai_assets.ml.feature_plan import Manifest
 from edge_ai_assets.ml.features import quoted
+from edge_ai_assets.ml.scratch import scratch
 from edge_ai_assets.usecase import UseCase
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def make(raw: Path, tables: Path, usecase: UseCase, out: Path, engine: Engine = 
     returned = from_feedback(_feedback(tables), usecase)
     returned = returned[returned["_label"].notna()]
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=out) as folder:
-        into, fresh, note = (Path(folder) / name for name in ("features", "fresh.parquet", NEWEST))
+    with scratch(out) as folder:
+        into, fresh, note = (folder / name for name in ("features", "fresh.parquet", NEWEST))
         manifest = engine(raw, usecase, into)
         runs = _write(into, returned, usecase, fresh)
         if runs.empty:

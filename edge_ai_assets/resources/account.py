@@ -5,6 +5,7 @@ Which blobs and messages are kept there is the business of the modules that use 
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 HUB_API_VERSION = "2019-07-07"
 """The newest that the storage of Azure Stack Hub speaks."""
 BUSY = frozenset({408, 429})
+_LOGIN = re.compile(r"\b(AADSTS\d+|MSIS\d+|invalid_\w+|unauthorized_client)\b")
 MISSING = frozenset({"BlobNotFound", "MessageNotFound"})
 
 
@@ -147,6 +149,11 @@ class Account:
         status = getattr(error, "status_code", None)
         code = _code(error)
         where = f"{doing}: {self.host}"
+        if status is None and (reason := no_credential(error)):
+            return refused(
+                f"{where} cannot be asked with this credential ({reason}): check that it was not "
+                "replaced and has not expired"
+            )
         if status is None:
             return LinkDown(f"{where} is out of reach ({type(error).__name__}); what was to be sent waits")
         if status >= 500 or status in BUSY:
@@ -168,6 +175,16 @@ class Account:
 def missing(error: Exception) -> bool:
     """Whether an error says that this one blob or message is not there, and storage itself says so."""
     return _code(error) in MISSING
+
+
+def no_credential(error: Exception) -> str | None:
+    """Why a credential cannot even be shown: the key is none, or a login service refuses, in its own code.
+    None when it is something else, say that the login service is out of reach."""
+    name = type(error).__name__
+    if name == "AzureSigningError":
+        return "the key is no base64"
+    said = _LOGIN.search(str(error)) if name == "ClientAuthenticationError" else None
+    return f"the login service says {said[0]}" if said else None
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edge_ai_assets
+from edge_ai_assets.resources.pipes_blobs import WAY
 from edge_ai_assets.resources.training import SCRIPT
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def command(
     """The job, ready to be submitted.
 
     Args:
-        folder: of the lake's container, for what the job writes: `<folder>/candidate`.
+        folder: of the lake's container, with `way.json`, and for what the job writes: `<folder>/candidate`.
         variables: environment variables, those of Dagster Pipes.
     """
     from azure.ai.ml import Input, Output
@@ -137,9 +138,9 @@ def command(
     # Copied to the machine and back: nothing depends on a mount in the middle of training.
     inputs = {
         given: Input(type="uri_file", path=f"{store}{blob}", mode="download")
-        for given, blob in asdict(work).items()
+        for given, blob in {**asdict(work), "way": f"{folder}/{WAY}"}.items()
     }
-    script = f"python -m edge_ai_assets.ml.over_blobs {SCRIPT}"
+    script = f"python -m edge_ai_assets.ml.over_blobs ${{{{inputs.way}}}} {SCRIPT}"
     job = make(
         name=name,
         display_name=name,

@@ -171,12 +171,17 @@ class TrainingOnAzure:
             job = self._end(context, name, messages)
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
             context.log.info(f"interrupted: cancelling job {name}")
-            self._workspace.cancel(name)
+            try:
+                self._workspace.cancel(name)
+            except (Unavailable, Refused) as error:
+                # Said only: the run was terminated, and a failed one would be retried.
+                context.log.error(f"job {name} may go on: {error}")
             raise
-        if state(job) == "Completed" and messages.pull():
+        whole = messages.finish()
+        if state(job) == "Completed" and whole:
             return job
         if state(job) == "Completed":
-            why = "it ended without a last message, so what it reported is not whole"
+            why = "it ended without a last message, so what it reported is not whole; start a new run"
         elif state(job) == "Failed":
             why = self._workspace.why(name)
         else:

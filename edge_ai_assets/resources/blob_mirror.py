@@ -178,6 +178,14 @@ class BlobMirror:
 
     def _fetch(self, file: File, blob: BlobProperties, noted: Noted) -> bool:
         """Fetch a file unless it is here; whether it came."""
+        try:
+            return self._fetched(file, blob, noted)
+        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+            raise MirrorError(
+                f"{self.url}/{file.name} is a folder here, or goes through a file: {error}"
+            ) from None
+
+    def _fetched(self, file: File, blob: BlobProperties, noted: Noted) -> bool:
         here = blob_content.content_here(file.path)
         if here and not blob_content.holds(blob, here):
             raise MirrorError(

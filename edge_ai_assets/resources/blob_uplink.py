@@ -167,10 +167,9 @@ class BlobUplink:
         ended = threading.Event()
         try:
             yield ended
-        except AzureError:
-            raise
-        except BaseException:
-            ended.set()
+        except BaseException as error:
+            if not isinstance(error, AzureError):
+                ended.set()
             raise
 
     def _one_through(self, under_way: dict[Future[Any], float]) -> None:
@@ -188,7 +187,8 @@ class BlobUplink:
         """Options of a request that carries these bytes, with so many blocks beside it."""
         return {
             "read_timeout": self._account.read_seconds + (len(data) + beside * self.block) / SLOWEST,
-            "transactional_content_md5": _md5(data),
+            # The other side checks a block as it comes: no protection, the package has its own.
+            "transactional_content_md5": hashlib.md5(data, usedforsecurity=False).digest(),
         }
 
     def _commit(self, blob: BlobClient, digest: str, size: int) -> bool:
@@ -240,11 +240,6 @@ def block_id(first: int, digest: str, block: int) -> str:
     return f"{first:08x}-{hashlib.sha256(f'{digest} {block}'.encode()).hexdigest()[:16]}"
 
 
-def _md5(data: bytes) -> bytes:
-    """By which the other side checks a block as it comes; no protection, the package has its own."""
-    return hashlib.md5(data, usedforsecurity=False).digest()
-
-
 def _waiting(blob: BlobClient) -> dict[str, int] | None:
     """The blocks of earlier attempts, name to size; None when the blob itself is there."""
     from azure.core.exceptions import ResourceNotFoundError
@@ -255,4 +250,7 @@ def _waiting(blob: BlobClient) -> dict[str, int] | None:
         if missing(error):
             return {}
         raise
-    return None if made else {block.id: block.size for block in waiting}
+    # A blob that was put there in one request has no blocks.
+    if made or (not waiting and properties(blob)):
+        return None
+    return {block.id: block.size for block in waiting}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -32,6 +32,8 @@ and the service gives back, so it is how a run is found again whose number was n
 UNDER_WAY = frozenset({"Queued", "InProgress", "Canceling"})
 CANCELLING = 30.0
 """Seconds for which cancelling is tried: whoever interrupted us waits for it."""
+SAID = 500
+"""Characters of what a run or an activity says of itself that people are shown: it may be megabytes."""
 SETTLES = 30.0
 """Seconds after which a run whose start had no answer is looked for."""
 
@@ -50,6 +52,11 @@ class PipelineRun(msgspec.Struct, frozen=True, rename="camel"):
     run_end: datetime | None = None
     last_updated: datetime | None = None
     duration_in_ms: int | None = None
+
+    @property
+    def says(self) -> str:
+        """Its message; '' without one."""
+        return (self.message or "")[:SAID]
 
     @property
     def under_way(self) -> bool:
@@ -80,12 +87,12 @@ class ActivityRun(msgspec.Struct, frozen=True, rename="camel"):
     def problem(self) -> str:
         """Code and message of its error; '' without one."""
         told = self.error or {}
-        said = ": ".join(str(told[name]) for name in ("errorCode", "message") if told.get(name))
-        return " ".join(said.split())
+        said = ": ".join(str(told[name])[: 2 * SAID] for name in ("errorCode", "message") if told.get(name))
+        return " ".join(said.split())[:SAID]
 
 
-class _Page(msgspec.Struct, frozen=True, rename="camel"):
-    value: list[Any]
+class _Page(msgspec.Struct, Generic[T], frozen=True, rename="camel"):
+    value: list[T]
     continuation_token: str | None = None
 
 
@@ -186,8 +193,8 @@ class DataFactory:
         token: str | None = None
         while True:
             asked = {**body, **({"continuationToken": token} if token else {})}
-            page = self._call(doing, "POST", path, body=asked).read(_Page)
-            found += [msgspec.convert(each, kind) for each in page.value]
+            page = self._call(doing, "POST", path, body=asked).read(_Page[kind])  # type: ignore[valid-type]
+            found += page.value
             token = page.continuation_token
             if not token:
                 return found

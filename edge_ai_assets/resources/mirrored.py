@@ -105,8 +105,9 @@ def listed(folder: Path, below: Path, kinds: Kinds) -> list[File]:
     root, found = folder.resolve(), list[File]()
     place = below
     if below.is_symlink():
-        found.append(_link(root, below))
-        place = below.parent / os.readlink(below)
+        target = os.readlink(below)  # once: it may be pointed elsewhere meanwhile
+        found.append(_link(root, below, target))
+        place = below.parent / target
     place = place.resolve()
     if not place.is_relative_to(root):
         raise ValueError(f"{below} leads to {place}, which is not below {folder} and has no name there")
@@ -126,7 +127,9 @@ def order(file: File) -> tuple[Kind, bool, str]:
 def without_gaps(found: Iterable[File]) -> Iterator[File]:
     """Files, but of each Delta log only what is a log by itself: it begins with the first entry or, when old
     entries were cleaned away, a checkpoint, and ends where an entry is missing: while a log grows, a later
-    entry may be seen without the one before it."""
+    entry may be seen without the one before it. Of several, the newest: those before it miss what was cleaned
+    away before it came here, and a checkpoint after them has it all.
+    """
     logs: dict[str, dict[int, list[File]]] = {}
     for file in found:
         if file.kind is not Kind.LOG:
@@ -135,11 +138,14 @@ def without_gaps(found: Iterable[File]) -> Iterator[File]:
             version = int(file.path.name.partition(".")[0])
             logs.setdefault(str(file.path.parent), {}).setdefault(version, []).append(file)
     for versions in logs.values():
-        checkpoints = (v for v, files in versions.items() if any(f.path.suffix != ".json" for f in files))
-        version = 0 if 0 in versions else min(checkpoints, default=-1)
-        while version in versions:
+        newest: list[int] = []
+        for version in sorted(versions):
+            if newest and version == newest[-1] + 1:
+                newest.append(version)
+            elif version == 0 or any(file.path.suffix != ".json" for file in versions[version]):
+                newest = [version]
+        for version in newest:
             yield from versions[version]
-            version += 1
 
 
 def _names(root: Path, place: Path) -> Iterator[str]:
@@ -166,7 +172,7 @@ def _file(path: Path, name: str, kind: Kind) -> File | None:
     return File(path, name, kind, size, found.st_mtime_ns, data)
 
 
-def _link(root: Path, link: Path) -> File:
+def _link(root: Path, link: Path, target: str) -> File:
     name = (link.parent.resolve() / link.name).relative_to(root).as_posix()
-    data = os.fsencode(os.readlink(link))
+    data = os.fsencode(target)
     return File(link, name, Kind.POINTER, len(data), link.lstat().st_mtime_ns, data, link=True)

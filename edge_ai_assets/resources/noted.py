@@ -45,7 +45,7 @@ class Noted:
             )
         except sqlite3.DatabaseError as error:
             self._database.close()
-            raise NotesError(f"{self._path} cannot be used: {error}; remove it if it is damaged") from error
+            raise self._broken(error) from error
         return self
 
     def __exit__(
@@ -54,26 +54,25 @@ class Noted:
         self._database.close()
 
     def get(self, name: str) -> str | None:
-        with self._lock:
-            found = self._database.execute(
-                "SELECT value FROM noted WHERE place = ? AND name = ?", (self._place, name)
-            ).fetchone()
+        found = self._said("SELECT value FROM noted WHERE place = ? AND name = ?", self._place, name)
         return found[0] if found else None
 
     def names(self) -> list[str]:
-        with self._lock:
-            found = self._database.execute(
-                "SELECT name FROM noted WHERE place = ? ORDER BY name", (self._place,)
-            )
-            return [name for (name,) in found]
+        return self._said("SELECT name FROM noted WHERE place = ? ORDER BY name", self._place)
 
     def put(self, name: str, value: str) -> None:
-        with self._lock:
-            self._database.execute("REPLACE INTO noted VALUES (?, ?, ?)", (self._place, name, value))
+        self._said("REPLACE INTO noted VALUES (?, ?, ?)", self._place, name, value)
 
     def remove(self, name: str, value: str) -> None:
         """Remove a note, unless it says something else by now."""
-        with self._lock:
-            self._database.execute(
-                "DELETE FROM noted WHERE place = ? AND name = ? AND value = ?", (self._place, name, value)
-            )
+        self._said("DELETE FROM noted WHERE place = ? AND name = ? AND value = ?", self._place, name, value)
+
+    def _said(self, statement: str, *given: str) -> list[str]:
+        try:
+            with self._lock:
+                return [said for (said,) in self._database.execute(statement, given)]
+        except sqlite3.DatabaseError as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: sqlite3.DatabaseError) -> NotesError:
+        return NotesError(f"{self._path} cannot be used: {error}; remove it if it is damaged")

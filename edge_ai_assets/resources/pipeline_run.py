@@ -16,6 +16,8 @@ LONGEST = 12 * 3600.0
 BACK = timedelta(days=1)
 """How far back a run for the same Dagster run is looked for, and how far our clock may be wrong."""
 POLL = Patience(first=5.0, most=30.0)
+TOLD = 10
+"""Activities of a failed run that its sentence is about."""
 
 Log = Callable[[str], None]
 
@@ -46,12 +48,13 @@ def run(
             on there, and executing this again follows it.
         Refused: the service refuses.
     """
-    found = _started(factory, run_id, kin, log)
+    found = ""
     try:
+        found = _started(factory, run_id, kin, log)
         return _followed(factory, found, log, longest)
     except BaseException as end:
         if not isinstance(end, Exception):  # an interrupt: whoever ends the run means the pipeline too
-            _cancelled(factory, found, log)
+            _cancelled(factory, found, run_id, log)
         raise
 
 
@@ -100,17 +103,23 @@ def _followed(factory: DataFactory, run_id: str, log: Log, longest: float) -> Pi
     raise AssertionError("pauses have no end")
 
 
-def _cancelled(factory: DataFactory, run_id: str, log: Log) -> None:
+def _cancelled(factory: DataFactory, found: str, mark: str, log: Log) -> None:
+    """Cancel a run; where its id was not heard yet, those with our mark that the list shows."""
     try:
-        factory.cancel(run_id)
+        now = datetime.now(UTC)
+        marked = [] if found else factory.updated(now - BACK, now + BACK)
+        for each in (
+            [found] if found else [run.run_id for run in marked if run.mark == mark and run.under_way]
+        ):
+            factory.cancel(each)
+            log(f"run {each} of pipeline {factory.pipeline} was cancelled")
     except (Unavailable, Refused) as error:
-        log(f"run {run_id} of pipeline {factory.pipeline} may go on: {error}")
-    else:
-        log(f"run {run_id} of pipeline {factory.pipeline} was cancelled")
+        log(f"run {found or 'without an answer'} of pipeline {factory.pipeline} may go on: {error}")
 
 
 def _why(factory: DataFactory, state: PipelineRun) -> str:
     """A sentence on a run that did not succeed, with what its activities say."""
     problems = [f"{each.activity_name}: {each.problem}" for each in factory.activities(state) if each.problem]
-    said = "; ".join(problems) or state.message or "no reason given"
+    more = [f"{len(problems) - TOLD} more activities failed"] if len(problems) > TOLD else []
+    said = "; ".join([*problems[:TOLD], *more]) or state.says or "no reason given"
     return f"run {state.run_id} of pipeline {state.pipeline_name}: {state.status}: {said}"

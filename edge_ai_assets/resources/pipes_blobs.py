@@ -16,8 +16,11 @@ from typing import Any
 import dagster as dg
 
 from edge_ai_assets.resources.account import Account
+from edge_ai_assets.resources.patience import Refused
 from edge_ai_assets.resources.patient_blobs import PatientBlobs
 
+WAY = "way.json"
+"""Of a session's folder: how the script reaches the account, see `way`."""
 LAST = 20
 """Lines that are kept to be told when the script fails."""
 
@@ -47,7 +50,8 @@ def way(account: Account, container: str, identity: str | None, hours: float) ->
 
 
 class BlobContext(dg.PipesContextInjector):
-    """Writes the context to `<folder>/context.json`.
+    """Writes the context to `<folder>/context.json`, and how the account is reached to `<folder>/way.json`:
+    there may be a signature in it, and environment variables are shown to whoever may look at a job.
 
     Args:
         blobs: of the container.
@@ -62,7 +66,8 @@ class BlobContext(dg.PipesContextInjector):
     def inject_context(self, context_data: Any) -> Iterator[dict[str, Any]]:
         key = f"{self._folder}/context.json"
         self._blobs.put(key, json.dumps(context_data).encode())
-        yield {"bucket": self._blobs.container, "key": key, **self._way}
+        self._blobs.put(f"{self._folder}/{WAY}", json.dumps(self._way).encode())
+        yield {"bucket": self._blobs.container, "key": key}
 
     def no_messages_debug_text(self) -> str:
         return f"The context is the blob {self._folder}/context.json."
@@ -70,6 +75,9 @@ class BlobContext(dg.PipesContextInjector):
 
 class BlobMessages(dg.PipesMessageReader):
     """Reads messages from `<folder>/messages/1.json` and so on, each holding one JSON object a line.
+
+    What the script reports is kept until `finish`, and forgotten when the script opens Pipes anew: a job
+    whose machine was taken away says all of it again, about other files.
 
     Args:
         blobs: of the container.
@@ -79,6 +87,7 @@ class BlobMessages(dg.PipesMessageReader):
     def __init__(self, blobs: PatientBlobs, folder: str) -> None:
         self._blobs, self._folder = blobs, f"{folder}/messages"
         self._next = 1
+        self._kept: list[Any] = []
         self.last: deque[str] = deque(maxlen=LAST)
         """What was said last."""
 
@@ -91,20 +100,39 @@ class BlobMessages(dg.PipesMessageReader):
             "include_stdio_in_messages": True,
         }
 
-    def pull(self) -> bool:
-        """Read what has been said meanwhile; whether the script has said its last word."""
-        while (said := self._blobs.get(f"{self._folder}/{self._next}.json")) is not None:
+    def pull(self) -> None:
+        """Read what has been said meanwhile.
+
+        Raises:
+            Refused: something there is no message.
+        """
+        while (said := self._blobs.get(name := f"{self._folder}/{self._next}.json")) is not None:
             self._next += 1
             for line in said.splitlines():
-                message = json.loads(line)
-                self._keep(message["method"], message["params"] or {})
-                self._handler.handle_message(message)
+                try:
+                    message = json.loads(line)
+                    method = message["method"]
+                    self._remember(method, message["params"] or {})
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise Refused(f"{name} is no message of Dagster Pipes: {error!r}") from error
+                if method == "opened":
+                    self._kept.clear()
+                if method == "closed" or method.startswith("report_"):
+                    self._kept.append(message)
+                else:
+                    self._handler.handle_message(message)
+
+    def finish(self) -> bool:
+        """Read the rest, and hand over what the script reported; whether it has said its last word."""
+        self.pull()
+        for message in self._kept:
+            self._handler.handle_message(message)
         return bool(self._handler.received_closed_message)
 
     def no_messages_debug_text(self) -> str:
         return f"Messages are blobs below {self._folder}/."
 
-    def _keep(self, method: str, params: dict[str, Any]) -> None:
+    def _remember(self, method: str, params: dict[str, Any]) -> None:
         if method == "log":
             self.last.append(params["message"])
         elif method == "log_external_stream":

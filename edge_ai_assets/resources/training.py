@@ -82,8 +82,13 @@ def verify(folder: Path, results: Sequence[dg.PipesExecutionResult]) -> None:
         dg.Failure: a file is missing, is another one, or is there unannounced.
     """
     reported = _reported(results)
-    told: Any = reported["files"].value if "files" in reported else {}
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    files: Any = reported["files"].value if "files" in reported else {}
+    told = files if isinstance(files, dict) else {}
+    found = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     differing = sorted(name for name in told.keys() | found.keys() if told.get(name) != found.get(name))
     if differing or not told:
         raise dg.Failure(

@@ -51,8 +51,8 @@ class _Adapter(HTTPAdapter):
         self._ours: dict[str, Any] = {"socket_options": socket_options(silence_seconds), "blocksize": PIECE}
         super().__init__(**options)
 
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **self._ours, **options)
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, **self._ours, **options)
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:

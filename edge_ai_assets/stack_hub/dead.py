@@ -7,7 +7,7 @@ Nothing of it is ever deleted, and none of it counts as gone: it is quarantined,
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import msgspec
 
@@ -72,15 +72,14 @@ def retry(site: SiteHome, queued: bool, far: FarEnds = NOTHING_FAR) -> Again:
         while rows := outbox.dead_letters(PAGE, after):
             schemas |= {row.schema for row in rows}
             after = rows[-1].sequence
-        for schema in sorted(schemas):
-            try:
-                made += outbox.requeue(schema)
-            except OutboxError as error:
-                left.append(str(error))
+        with enqueuing.starting_over(site.root) if queued and schemas else nullcontext():
+            for schema in sorted(schemas):
+                try:
+                    made += outbox.requeue(schema)
+                except OutboxError as error:
+                    left.append(str(error))
     if not queued:
         return Again(made, 0, left)
-    if made:
-        enqueuing.start_over(site.root)
     with ExitStack() as opened:
         hub = far.hub() or forwarding.embedded(site, opened)
         return Again(made, settling.retry(hub.dead, hub.letters), left)

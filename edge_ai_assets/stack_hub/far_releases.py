@@ -11,6 +11,7 @@ from collections.abc import Callable
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.stack_hub.far_ends import FarEnds
+from edge_ai_assets.stack_hub.rollout import control
 from edge_ai_assets.usecase import UseCase
 
 LOOK_SECONDS = 60.0
@@ -26,9 +27,11 @@ class FarReleases:
         self._seen: dict[str, tuple[float, str | None]] = {}
 
     def __call__(self, site: SiteHome) -> str | None:
-        """The digest that `latest` means there; None when the site has it, or there is no way there.
+        """The digest that `latest` means there; None when the site has it, releases are paused, or there is
+        no way there.
 
         Raises:
+            MalformedError: what was decided here about releases cannot be read.
             DeniedError: the registry does not let us in.
             SecretError: the registry's secret cannot be fetched.
         """
@@ -36,6 +39,8 @@ class FarReleases:
         from edge_ai_assets.delivery.store import SiteStore
 
         if not (self._usecase.at(site.name).road.pulls and Link(site.root).up):
+            return None
+        if control.read(site.home).paused:
             return None
         there = self._there(site.name)
         return None if there == SiteStore(site.root).layout.head(LATEST) else there

@@ -6,6 +6,7 @@ With an Azure Stack Hub the site only sends and settles, with the hub's queues a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,13 +33,15 @@ from edge_ai_assets.returns.hub.settling import Settled
 from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.returns.road.link import Link, LinkDown
 from edge_ai_assets.returns.road.pace import Pace
-from edge_ai_assets.returns.road.roads import Uplink
+from edge_ai_assets.returns.road.roads import Uplink, UplinkError
 from edge_ai_assets.returns.road.uplink import FolderUplink, digest_of
 from edge_ai_assets.scoring import contract as contracts
 from edge_ai_assets.stack_hub import connecting
 from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds, SwitchedUplink
 from edge_ai_assets.stack_hub.provision import PSEUDONYM_KEY, private_key
 from edge_ai_assets.stack_hub.scoring import deployed_usecase
+
+log = logging.getLogger(__name__)
 
 
 class FolderTarget(FolderUplink):
@@ -131,4 +134,8 @@ def _acknowledge(site: SiteHome, outbox: Outbox, target: Uplink) -> int:
         data = target.acknowledgement()
     except LinkDown:
         return 0  # it comes with a later call
+    except UplinkError as error:
+        # What was sent and settled is to be told all the same.
+        log.warning("site %s: %s", site.name, error)
+        return 0
     return connecting.apply_ack(site, data, clock.now()).packages if data is not None else 0

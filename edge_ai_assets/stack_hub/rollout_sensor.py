@@ -14,6 +14,7 @@ import dagster as dg
 import msgspec
 
 from edge_ai_assets import keys
+from edge_ai_assets.delivery.errors import DeliveryError
 from edge_ai_assets.home import Home
 from edge_ai_assets.runs import EVERY, in_flight, turn
 from edge_ai_assets.stack_hub.automation import BATCH
@@ -94,7 +95,12 @@ def release_available(
 
         if in_flight(context.instance, job.name, restart.name):
             return dg.SkipReason("a deployment is under way")
-        target = None if alone_here else pack.newest(home.registry, home.keys)
+        target, nothing = None, "there is no release yet"
+        try:
+            target = None if alone_here else pack.newest(home.registry, home.keys)
+        except DeliveryError as error:  # sites go back by what is on their disks
+            nothing = f"the newest release cannot be read: {error}"
+            context.log.error(nothing)
         looking, state = Looking(context.log), control.read(home)
         states: dict[str, SiteState] = {}
         for name in known_sites(context.instance, usecase):
@@ -112,16 +118,16 @@ def release_available(
                 with looking.at(name):
                     if states[name].serving and delivery.untried(home.site(name)):
                         asked.setdefault(name, "what is on its disk is not rolled back any more")
-        if asked:
-            return tick.result(asked)
         if target is None:
-            return tick.result({}, looking.why("there is no release yet"))
+            return tick.result(asked, looking.why(nothing))
         course = Course(home, usecase, target)
         decision = tick.decide(course, state, usecase.delivery.rollout.bake_minutes)
         if decision.kind is Kind.HALTED and decision.ring and decision.judged:
             control.halt(home, decision.release, decision.ring, decision.reason)
         tick.tell(decision, course, context.instance)
-        return tick.result(dict.fromkeys(decision.sites, decision.reason), looking.why(decision.reason))
+        for name in decision.sites:
+            asked.setdefault(name, decision.reason)
+        return tick.result(asked, looking.why(decision.reason))
 
     return sensor
 

@@ -159,6 +159,29 @@ def test_the_calendar_is_whole_years_without_a_gap(whole):
     assert (newyear["weekday"], newyear["year_month"]) == (2, "2024-12")
 
 
+@given(day=st.dates(date(1970, 1, 1), date(9998, 12, 31)))
+def test_a_day_of_the_calendar_is_described_as_it_is(calendar, day):
+    week = day.isocalendar()
+    assert calendar.slice((day - date(1970, 1, 1)).days, 1).to_pylist() == [
+        {
+            "day": day,
+            "year": day.year,
+            "quarter": (day.month + 2) // 3,
+            "month": day.month,
+            "year_month": day.isoformat()[:7],
+            "iso_year": week.year,
+            "iso_week": week.week,
+            "weekday": week.weekday,
+        }
+    ]
+
+
+@pytest.fixture(scope="module")
+def calendar():
+    """All days that a site's clock may say, in one table: its making must not take minutes."""
+    return gold._days(date(1970, 1, 1), date(9998, 12, 31))
+
+
 def test_the_calendar_reaches_into_a_new_year_in_time(tmp_path):
     gold.refresh(tmp_path, [], [], {}, date(2026, 12, 15))
     assert max(row["day"] for row in tables.rows(tmp_path, gold_star.DIM_DAY)) == date(2027, 12, 31)
@@ -183,11 +206,19 @@ def test_judged_scores_add_up_to_what_the_asset_says(tmp_path_factory, given_):
         assert said["f1"] == pytest.approx(2 * sums["true_positive"] / positives if positives else 0.0)
 
 
-@pytest.mark.parametrize("fields", ['{"_predicted": "maybe"}', '{"_predicted": 3.0}', '{"_predicted": "true"}'])
+@pytest.mark.parametrize(
+    "fields", ['{"_predicted": "maybe"}', '{"_predicted": 3.0}', '{"_predicted": "true"}', "[]", "no JSON"]
+)
 def test_a_prediction_that_is_no_truth_value_counts_for_nobody(tmp_path, fields):
     """What a site signs is text, number or truth, by its own choice: none may stop everybody's tables."""
     feed(tmp_path, [("north", 1, R1, True, True, 0)])
-    row = {"site": "o'hara", "id": 9, "sequence": 9, "day": TODAY, "given_at": datetime(2026, 3, 1, tzinfo=UTC)}
+    row = {
+        "site": "o'hara",
+        "id": 9,
+        "sequence": 9,
+        "day": TODAY,
+        "given_at": datetime(2026, 3, 1, tzinfo=UTC),
+    }
     add(tmp_path, "feedback", [{**row, "release": R9, "correct": True, "fields": fields}])
     refresh(tmp_path)
     assert [each["site"] for each in tables.rows(tmp_path, gold_star.FACT_FEEDBACK)] == ["north"]

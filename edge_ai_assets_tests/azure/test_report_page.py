@@ -246,6 +246,19 @@ def test_a_release_that_is_not_in_the_registry_is_unknown(home):
     assert collect(home, CASE, NOW).sites[0].runs == [(0, 0)]
 
 
+def test_a_home_of_an_older_version_has_a_page(home):
+    """Its daily table has fewer columns, and gets the others only when something comes."""
+    from deltalake import write_deltalake
+
+    insights(home, [("north", D, "r1", True)])
+    older = pa.Table.from_pylist(tables.rows(home.tables, daily.NAME)).drop_columns(
+        ["scored", "anomalies_share"]
+    )
+    write_deltalake(home.tables / daily.NAME, older, mode="overwrite", schema_mode="overwrite")
+    report = collect(home, CASE, NOW)
+    assert report.insights == [1] and report.sites[0].runs == [(0, 0)]
+
+
 def test_sites_that_lack_something_come_first(home, monkeypatch):
     marks = [mark(name, whole) for name, whole in (("a", True), ("b", False), ("c", True), ("d", False))]
     monkeypatch.setattr(page_data.arrivals, "watermarks", lambda *_: marks)

@@ -39,7 +39,7 @@ def time():
 
 @pytest.fixture
 def model(stub, time):
-    service = ControlPlane(stub.endpoint, Tokens(), SCOPE, stub.ca, read_seconds=0.3)
+    service = ControlPlane(stub.endpoint, Tokens(), SCOPE, stub.ca, read_seconds=1.0)
     patience = Patience(seconds=300, sleep=time.sleep, clock=time.clock)
     return SemanticModel(service, WORKSPACE, MODEL, patience)
 

@@ -1,4 +1,4 @@
-"""A registry, or whoever answers in its name, that means no good: what it learns, and what it can do to us."""
+"""A registry, or whoever answers in its name, that means no good: what it learns, what it can do to us."""
 
 from __future__ import annotations
 
@@ -114,7 +114,9 @@ def test_what_is_no_token_is_an_error_of_delivery(body, auth):
     who = {"anonymous": None, "bearer": ME, "entra": Entra(Identity())}[auth]
     name = b"refresh_token" if auth == "entra" else b"access_token"
     with Acr(auth=auth) as acr:
-        acr.canned = [Canned(m, "oauth2", 200, {}, body.replace(b"NAME", name), times=9) for m in ("GET", "POST")]
+        acr.canned = [
+            Canned(m, "oauth2", 200, {}, body.replace(b"NAME", name), times=9) for m in ("GET", "POST")
+        ]
         with pytest.raises(DeliveryError):
             client(acr, who).head("latest")
 

@@ -6,6 +6,7 @@ The servers are contract stubs; what a real storage server says is in integratio
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -38,7 +39,7 @@ ID = "01234567-89ab-cdef-0123-456789abcdef"
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("EDGE_AI_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("EDGE_AI_HOME", str(tmp_path / "home"))
@@ -48,6 +49,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(storage, "CONNECT_SECONDS", 0.7)
     monkeypatch.setattr(storage, "READ_SECONDS", 0.7)
     monkeypatch.setattr(services, "SECONDS", (0.7, 0.7))
+    yield
+    logging.getLogger("azure.identity").setLevel(logging.NOTSET)
 
 
 def uplink(endpoint: str, **section: object) -> Finding:
@@ -223,6 +226,71 @@ def test_a_secret_that_is_not_there(secret):
     assert found.cause is Cause.SECRET and next(iter(secret.values())) in found.said
 
 
+@pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\xff\xfe"])
+def test_certificates_that_are_none(tmp_path, monkeypatch, content):
+    """Of any service: it is not out of reach, and nobody refused us."""
+    ca = tmp_path / "ca.pem"
+    if content is not None:
+        ca.write_bytes(content)
+    for service in ("AZURE__STORAGE__ENDPOINT", "STACK_HUB__QUEUE__QUEUES", "STACK_HUB__QUEUE__BLOBS"):
+        section = f"EDGE_AI_{service.rpartition('__')[0]}"
+        monkeypatch.setenv(f"EDGE_AI_{service}", "https://nobody.invalid")
+        monkeypatch.setenv(f"{section}__CREDENTIAL__KEY__ENV", "A_KEY")
+        monkeypatch.setenv(f"{section}__CA", str(ca))
+    monkeypatch.setenv("EDGE_AI_STACK_HUB__REGISTRY__REPOSITORY", "nobody.invalid/a/b")
+    monkeypatch.setenv("EDGE_AI_STACK_HUB__REGISTRY__CA", str(ca))
+    found = [each for each in examine.examine(examine.checks(Settings.load())) if "." in each.service]
+    assert [each.service for each in found] == ["azure.storage", "stack_hub.registry", "stack_hub.queue"]
+    for each in found:
+        assert each.cause is Cause.SETTINGS and str(ca) in each.where and "`ca`" in each.said, each
+
+
+def test_an_error_that_nobody_thought_of_hides_no_other_service(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:canary@")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    found = uplink("https://acct.example")
+    assert found.cause is Cause.OTHER and "canary" not in repr(found)
+
+
+def proxied(answer: bytes) -> Callable[[], AbstractContextManager[int]]:
+    @contextmanager
+    def serve() -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def one() -> None:
+                client, _ = server.accept()
+                with client:
+                    client.recv(65536)
+                    client.sendall(answer)
+
+            threading.Thread(target=one, daemon=True).start()
+            yield server.getsockname()[1]
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("place", "cause", "said"),
+    [
+        (lambda: nullcontext(9), Cause.REFUSED, "(the proxy 127.0.0.1)"),
+        (
+            proxied(b"HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n"),
+            Cause.CLOSED,
+            "(the proxy says 407)",
+        ),
+    ],
+)
+def test_a_proxy_that_is_in_the_way(monkeypatch, place, cause, said):
+    """That it is the proxy, not the service: its name is all that shows of what the environment says."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with place() as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:canary@127.0.0.1:{port}")
+        found = uplink("https://acct.example")
+    assert found.cause is cause and said in found.said and "canary" not in repr(found), found
+
+
 def test_a_key_that_is_none(monkeypatch):
     monkeypatch.setenv("A_KEY", "A")
     assert uplink("https://127.0.0.1:9").cause is Cause.CREDENTIAL
@@ -373,6 +441,38 @@ class TestOthers:
         assert refused.cause is Cause.REFUSED and "canary" not in repr(refused)
         file.write_text("telemetry: {enabled: false}\n")
         assert services.database(file) is None
+
+    def test_a_database_told_in_parts(self, tmp_path, monkeypatch):
+        """As Dagster's Helm chart writes it: any value may be a variable."""
+        pytest.importorskip("dagster_postgres")
+        file = tmp_path / "dagster.yaml"
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            parts = f"hostname: 127.0.0.1, port: {closed.getsockname()[1]}, db_name: d, username: u"
+            file.write_text(f"storage: {{postgres: {{postgres_db: {{{parts}, password: {{env: A_WORD}}}}}}}}")
+            found = services.database(file)
+            assert found is not None
+            unset = services.postgres(file, found)
+            monkeypatch.setenv("A_WORD", "canary")
+            refused = services.postgres(file, found)
+        assert unset.cause is Cause.SECRET and "A_WORD" in unset.said and str(file) in unset.said
+        assert refused.cause is Cause.REFUSED and "Connection refused" in refused.said
+
+    def test_of_a_password_that_broke_the_address_nothing_shows(self, tmp_path, monkeypatch):
+        """An @ in it that is not written as %40: what stands behind it is taken for the host."""
+        pytest.importorskip("dagster_postgres")
+        monkeypatch.setenv("A_URL", "postgresql://u:can@ary@127.0.0.1/d")
+        found = services.postgres(tmp_path, {"postgres_url": {"env": "A_URL"}})
+        assert found.cause is Cause.NAME and "ary" not in repr(found) and "%40" in found.said
+
+    @pytest.mark.parametrize("text", ['storage: {postgres: {postgres_url: "canary', "- canary", "canary"])
+    def test_a_dagster_yaml_that_is_none(self, text):
+        home = Settings.load().folders()
+        home.dagster.mkdir(parents=True)
+        (home.dagster / "dagster.yaml").write_text(text)
+        found = examine.checks(Settings.load())["dagster.storage"]()
+        assert found.cause is Cause.SETTINGS and "dagster.yaml" in found.said and "canary" not in repr(found)
+        assert "\n" not in found.said
 
 
 class TestHere:
@@ -530,6 +630,14 @@ class TestCommand:
             WORDS[Cause(cause)] in shown
             and sum("stack_hub.uplink" in line for line in shown.splitlines()) == 1
         )
+
+    def test_what_a_client_warns_of_is_said_once(self, monkeypatch, caplog):
+        section = "EDGE_AI_STACK_HUB__UPLINK__"
+        monkeypatch.setenv(f"{section}ENDPOINT", "https://127.0.0.1:9")
+        who = {"authority": "https://127.0.0.1:9", "client": "c", "secret": {"env": "A_KEY"}}
+        monkeypatch.setenv(f"{section}CREDENTIAL", json.dumps({"adfs": who}))
+        assert self.run()[0] == 3
+        assert not [one for one in caplog.records if one.name.startswith("azure")]
 
     def test_settings_that_cannot_be_used_are_a_finding(self, monkeypatch):
         monkeypatch.setenv("EDGE_AI_STACK_HUB__QUEUE__COLOUR", "x")

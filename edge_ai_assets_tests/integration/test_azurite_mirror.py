@@ -278,6 +278,28 @@ def test_of_a_log_with_a_gap_comes_what_is_before_it(azurite, container, table, 
     assert version(tmp_path / "back" / TABLE) == 1
 
 
+def test_of_a_log_with_a_gap_before_a_checkpoint_comes_all_that_is_in_that(azurite, container, tmp_path):
+    """The account was out of reach for so long that old entries were cleaned away in the meantime."""
+    import pyarrow as pa
+    from deltalake import DeltaTable, write_deltalake
+
+    lake = tmp_path / "lake"
+    log = lake / TABLE / "_delta_log"
+    for n in range(8):
+        write_deltalake(lake / TABLE, pa.table({"n": [n]}), mode="append")
+        if n in (1, 7):
+            mirror(azurite.account("cloud"), container, lake).push(lake)
+        if n == 6:
+            DeltaTable(lake / TABLE).create_checkpoint()
+            for entry in range(6):
+                (log / f"{entry:020}.json").unlink()
+    back = tmp_path / "back"
+    mirror(azurite.account("cloud"), container, back).pull("global")
+    assert sorted(DeltaTable(back / TABLE).to_pyarrow_table()["n"].to_pylist()) == list(range(8))
+    write_deltalake(back / TABLE, pa.table({"n": [8]}), mode="append")
+    assert mirror(azurite.account("cloud"), container, back).push(back).files == 2
+
+
 def test_what_comes_back_is_checked(azurite, container, tmp_path):
     lake = tmp_path / "lake"
     fill(lake, {"global/t/a.parquet": 100})
@@ -302,6 +324,17 @@ def test_names_and_links_that_lead_elsewhere_stay_there(azurite, container, tmp_
     client.get_blob_client("models/champion").upload_blob(b"../../../etc", metadata={"link": "1"})
     with pytest.raises(MirrorError, match="not below"):
         mirror(azurite.account("cloud"), container, back).pull("models")
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b",), ("c",)])
+def test_a_name_that_is_a_file_and_a_folder_is_said(azurite, container, tmp_path, names):
+    """As blobs can be, and files cannot."""
+    back = tmp_path / "back"
+    fill(back, {"raw_telemetry/a": 1, "raw_telemetry/c/d": 1} if len(names) == 1 else {})
+    for name in names:
+        azurite.account("cloud").container(container).upload_blob(f"raw_telemetry/{name}", b"x")
+    with pytest.raises(MirrorError, match="is a folder here, or goes through a file"):
+        mirror(azurite.account("cloud"), container, back).pull("raw_telemetry")
 
 
 def test_another_file_here_is_not_written_over(azurite, container, tmp_path):

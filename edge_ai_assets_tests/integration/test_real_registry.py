@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,6 +236,24 @@ def test_other_tools_find_image_and_what_is_about_it(azure, server, repository, 
             skopeo("copy", *two, f"{at}:{tag}", f"docker://{other}:{tag}")
     store, trust = azure.site("bergen")
     assert store.fetch(client(other), trust).version == 1
+
+
+def test_a_folder_that_was_lost_comes_back_from_there(azure, server, repository):
+    """As the documentation has it; begun anew, it would be refused as older, and by sites too."""
+    azure.release(2)
+    push.push(azure.layout, client(repository))
+    before = azure.layout.tags()
+    shutil.rmtree(azure.layout.path)
+    for tag in before:
+        where = (f"docker://{repository}:{tag}", f"oci:{azure.layout.path}:{tag}")
+        skopeo("copy", "--preserve-digests", "--src-tls-verify=false", *where)
+    assert {name: top.digest for name, top in azure.layout.tags().items()} == {
+        name: top.digest for name, top in before.items()
+    }
+    azure.release(3)
+    push.push(azure.layout, client(repository))
+    store, trust = azure.site("bergen")
+    assert store.fetch(client(repository), trust).version == 3
 
 
 def test_oras_itself_takes_a_release(azure, server, repository, tmp_path):

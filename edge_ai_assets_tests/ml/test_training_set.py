@@ -1,7 +1,10 @@
 """Training sets: every labelled reading once, runs numbered on over files, the last word of feedback, and a
 version that is that of the content."""
 
+import itertools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -321,3 +324,88 @@ def test_a_feature_declared_after_the_readings_were_taken_in_is_missing_in_them(
     )
     _, frame = made(lake, later)
     assert frame["Later"].isna().all()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from edge_ai_assets.ml.scratch import scratch
+with scratch(Path(sys.argv[1])) as folder:
+    (folder / "features").mkdir()
+    (folder / "features" / "half.parquet").write_bytes(b"PAR1")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_make_left_goes_with_the_next_one(lake):
+    put(lake, readings())
+    (lake / "sets").mkdir()
+    subprocess.run([sys.executable, "-c", KILLED, str(lake / "sets")], check=False)
+    assert len(list((lake / "sets").glob(".making-*/features/half.parquet"))) == 1
+    found = made(lake)[0]
+    assert sorted(path.name for path in (lake / "sets").iterdir()) == [found.path.name, "newest.json"]
+
+
+def test_a_make_leaves_alone_what_another_one_is_at(lake):
+    def meanwhile(raw, usecase, into):
+        make(raw, lake / "tables", usecase, into.parents[1])
+        return duckdb_features.make(raw, usecase, into)
+
+    put(lake, readings())
+    assert make(lake / "raw", lake / "tables", CASE, lake / "sets", meanwhile).rows == 8 * 56
+
+
+@pytest.mark.parametrize("name", ["Typ", "Ölart"])
+def test_upper_and_lower_case_of_a_column_is_the_same_in_whatever_files(lake, name):
+    """SQL does not tell them apart, so it must not matter which other files are there."""
+    case = usecase(
+        features=[{"name": "Air: temp [K]"}, {"name": name, "kind": "category", "categories": ["L"]}]
+    )
+    first = readings()["_run"] == "run 0"
+    put(lake, readings().rename(columns={"Typ": name.lower()}))
+    _, alone = made(lake, case)
+    put(lake, readings()[first].rename(columns={"Typ": name.lower()}))
+    put(lake, readings()[~first].rename(columns={"Typ": name}), "b")
+    _, beside = made(lake, case)
+    assert alone[name].notna().all() and beside[name].notna().all()
+
+
+numbers = st.none() | st.floats(-50, 50) | st.sampled_from([np.inf, -np.inf, np.nan, 0.0])
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=12)
+def test_a_site_makes_the_features_that_were_trained_on(tmp_path_factory, data):
+    """A site has its rows in pieces, with what `lookback` kept of earlier ones; the lake has all in files."""
+    case = usecase(
+        windows={
+            "rows": data.draw(st.lists(st.integers(2, 9), max_size=2), "windows"),
+            "statistics": ["mean", "std", "min", "max"],
+            "baseline_rows": data.draw(st.integers(0, 4), "baseline"),
+        }
+    )
+    frame = readings(runs=3, rows=12).sort_values("_row", kind="stable", ignore_index=True)
+    name = case.numbers[0].name
+    frame[name] = data.draw(st.lists(numbers, min_size=36, max_size=36), "numbers")
+    frame[name] = frame[name].astype("float64")
+    frame.loc[data.draw(st.lists(st.integers(0, 35), max_size=9), "no category"), "Typ"] = None
+    cuts = [0, *sorted(data.draw(st.sets(st.integers(1, 35), max_size=4), "cuts")), len(frame)]
+
+    place = tmp_path_factory.mktemp("lake")
+    (place / "raw").mkdir()
+    kept, parts = frame.iloc[:0], []
+    for start, end in itertools.pairwise(cuts):
+        put(place, renumbered(frame.iloc[start:end]), f"{start:02}")
+        seen = pd.concat([kept, frame.iloc[start:end]], ignore_index=True)
+        computed = features.compute(seen, case).iloc[len(kept) :]
+        parts.append(computed[features.scorable(computed, case)])
+        kept = features.lookback(seen, case)
+
+    key, names = ["_site", "_run", "_row"], [item.name for item in features.inputs(case)]
+    trained, scored = (
+        each.sort_values(key, ignore_index=True)[key + names].astype({"Typ": object})
+        for each in (made(place, case)[1], pd.concat(parts))
+    )
+    for each in (trained, scored):
+        each["Typ"] = each["Typ"].where(each["Typ"].notna(), None)
+    pd.testing.assert_frame_equal(scored, trained, check_dtype=False, rtol=1e-9, atol=1e-9)

@@ -184,3 +184,32 @@ def test_certificates_that_are_not_there_are_no_cut(tmp_path):
     at = Account("https://127.0.0.1", AzureNamedKeyCredential("acct", "a2V5"), ca=tmp_path / "ca.pem")
     with pytest.raises(UplinkError, match=r"ca\.pem, whose certificates .* is not there: mount it"):
         BlobUplink(at, "c", "bergen").acknowledgement()
+
+
+def test_a_key_that_is_none_is_no_cut():
+    from azure.core.credentials import AzureNamedKeyCredential
+
+    at = Account("https://127.0.0.1:9", AzureNamedKeyCredential("acct", "A"))
+    with pytest.raises(UplinkError, match=r"cannot be asked with this credential \(the key is no base64\)"):
+        BlobUplink(at, "c", "bergen").acknowledgement()
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [
+        ("Authentication failed: AADSTS7000222: The provided client secret keys are expired.", UplinkError),
+        ("Authentication failed: MSIS9659: Invalid client_id", UplinkError),
+        ("Authentication failed: Connection aborted", LinkDown),
+    ],
+)
+def test_a_login_service_that_refuses_is_no_cut(said, raised):
+    """An application's secret that has expired is not to look like a link that is down for ever."""
+    from azure.core.exceptions import ClientAuthenticationError
+
+    class Login:
+        def get_token(self, *_: str, **__: object) -> None:
+            raise ClientAuthenticationError(f"{said} {SECRET}")
+
+    with pytest.raises(raised) as found:
+        BlobUplink(Account("https://127.0.0.1:9", Login()), "c", "bergen").acknowledgement()
+    assert SECRET not in "".join(traceback.format_exception(found.value))

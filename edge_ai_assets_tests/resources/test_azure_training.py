@@ -343,9 +343,12 @@ def test_files_are_those_that_the_script_reported(world):
 
 def test_a_folder_among_the_files_is_said_too(world):
     """Outputs of a job are a folder that whoever may write to the container may add to."""
-    world.blobs.fetch = lambda folder, into: (into / "more").mkdir(parents=True) or (
-        (into / "model.onnx").write_bytes(MODEL),
-        (into / "more" / "x.txt").write_bytes(b""),
+    world.blobs.fetch = lambda folder, into: (
+        (into / "more").mkdir(parents=True)
+        or (
+            (into / "model.onnx").write_bytes(MODEL),
+            (into / "more" / "x.txt").write_bytes(b""),
+        )
     )
     assert "is not what the training script wrote: more/x.txt" in failure(world).description
 
@@ -426,9 +429,27 @@ def test_with_the_accounts_key_a_job_gets_a_signature_that_ends_when_it_must():
     assert given(azure_ml.Bearer())["signature"] == ""
 
 
+def way_of(world: World, job: dict) -> dict[str, str]:
+    return json.loads(world.blobs[job["inputs"]["way"]["uri"].removeprefix(azure_ml.STORE)])
+
+
+def test_a_signature_is_in_the_container_and_nowhere_that_a_reader_of_the_workspace_sees(world, monkeypatch):
+    from azure.core.credentials import AzureNamedKeyCredential
+
+    keyed = Account("https://acct.example", AzureNamedKeyCredential("acct", "c2VjcmV0"))
+    monkeypatch.setattr(f"{__name__}.ACCOUNT", keyed)
+    done = world.run()
+    (job,) = world.stub.jobs.values()
+    signature = parse_qs(way_of(world, job)["signature"])["sig"][0]
+    environment = {name: decode_param(value) for name, value in job["environmentVariables"].items()}
+    shown = [json.dumps([job, environment]), *(str(event) for event in done.all_events)]
+    assert environment["DAGSTER_PIPES_CONTEXT"].keys() == {"bucket", "key"}
+    assert not [text for text in shown if "sig=" in text or signature in text]
+
+
 def test_a_job_is_told_the_identity_that_it_runs_as(world):
     world.run(identity="00000000-0000-0000-0000-00000000000a")
     (job,) = world.stub.jobs.values()
-    told = decode_param(job["environmentVariables"]["DAGSTER_PIPES_CONTEXT"])
+    told = way_of(world, job)
     assert told["identity"] == "00000000-0000-0000-0000-00000000000a"
     assert told["endpoint"] == "https://acct.example"

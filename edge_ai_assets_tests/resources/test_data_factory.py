@@ -36,7 +36,7 @@ def time():
 
 @pytest.fixture
 def factory(stub, time):
-    plane = ControlPlane(stub.endpoint, Tokens(), "https://arm/.default", stub.ca, read_seconds=0.3)
+    plane = ControlPlane(stub.endpoint, Tokens(), "https://arm/.default", stub.ca, read_seconds=1.0)
     patience = Patience(seconds=300, sleep=time.sleep, clock=time.clock)
     return DataFactory(plane, SUBSCRIPTION, "rg", "adf", "land readings", {"folder": "a b"}, patience)
 
@@ -163,6 +163,17 @@ def test_a_run_that_was_cancelled_there_failed_here(azure, run):
     azure.course, azure.activities = ["InProgress", "Canceling", "Cancelled"], []
     with pytest.raises(PipelineFailed, match="Cancelled: no reason given"):
         run()
+
+
+def test_an_interrupt_cancels_a_run_too_whose_start_had_no_answer(azure, stub, run, time):
+    def strike():
+        raise KeyboardInterrupt
+
+    stub.fail("createRun", RESET, after=True)
+    azure.course, time.then = ["InProgress"], strike
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [each["_course"] for each in azure.runs.values()] == [["Cancelled"]]
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])

@@ -183,6 +183,9 @@ def test_what_comes_while_it_is_listed_is_not_half_seen(home, monkeypatch):
         ("1 2 3c 3 4", "3c 3 4"),
         ("1 2", ""),
         ("3c 5", "3c"),
+        ("0 1 4c 4 5", "4c 4 5"),  # old entries were cleaned away before they were mirrored
+        ("0 1 4c 4 5 7", "4c 4 5"),
+        ("0 1 3 4 6c 7 8 10", "6c 7 8"),
         ("", ""),
     ],
 )

@@ -55,6 +55,19 @@ def test_a_damaged_file_says_what_to_do(tmp_path):
         assert notes.names() == []
 
 
+def test_so_does_one_that_is_damaged_further_on(tmp_path):
+    """A power cut takes pages, not the head."""
+    with Noted(tmp_path / "notes.db", "here") as noted:
+        for number in range(500):
+            noted.put(f"file-{number}", "x" * 70)
+    data = (tmp_path / "notes.db").read_bytes()
+    (tmp_path / "notes.db").write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    with Noted(tmp_path / "notes.db", "here") as noted:
+        for ask in (lambda: noted.get("file-7"), noted.names, lambda: noted.put("file-7", "y")):
+            with pytest.raises(NotesError, match="remove it if it is damaged"):
+                ask()
+
+
 def test_processes_share_them(tmp_path):
     program = (
         "import sys; from pathlib import Path; from edge_ai_assets.resources.noted import Noted\n"

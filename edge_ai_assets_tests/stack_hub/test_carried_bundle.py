@@ -10,7 +10,7 @@ import pytest
 
 from edge_ai_assets.delivery import bundle as bundles
 from edge_ai_assets.delivery import pack, split
-from edge_ai_assets.delivery.errors import DeliveryError, RollbackError
+from edge_ai_assets.delivery.errors import DeliveryError
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
 from edge_ai_assets.returns.road.link import Link
@@ -182,9 +182,9 @@ def test_a_linked_site_takes_what_was_carried_also_when_its_registry_is_behind(h
     carried = bundle(home, 2)
     site = provision.provision(home, "north")
     shutil.copy(carried, site.media)
-    with pytest.raises(RollbackError, match="older than what is here"):
-        delivery.fetch(site, tmp_path / "behind", Road.LINK)
-    assert delivery.installed(site).version == 2
+    found = delivery.fetch(site, tmp_path / "behind", Road.LINK)
+    assert "older than what is here" in found.refused["the release in the registry"]
+    assert found.release.version == delivery.installed(site).version == 2
 
 
 def test_a_linked_site_does_not_read_its_own_store_when_nothing_was_carried(home, monkeypatch):

@@ -77,6 +77,29 @@ def test_scores_below_what_was_sent_are_sent_again_and_count_once(home, site):
         assert outbox.counts() == outbox.recount() and outbox.counts().pending == 0
 
 
+def test_a_try_that_is_killed_leaves_nothing_behind(home, site, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    requeue = Outbox.requeue
+
+    def killed(*given):
+        requeue(*given)
+        raise Killed
+
+    with Outbox(site.outbox) as outbox:
+        score(outbox)
+        outbox.dispose("quarantined", {"it could not be read": [3, 4]})
+        forwarding.forward(site, home.uplink)
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(Outbox, "requeue", killed)
+            dead.retry(site, True)
+        dead.retry(site, True)
+        insights.derive(outbox)
+        forwarding.forward(site, home.uplink)
+        assert at_home(home) == list(range(1, 11)) and outbox.counts().pending == 0
+
+
 def test_scores_that_this_version_cannot_read_stay_with_the_reason(site):
     with Outbox(site.outbox) as outbox:
         score(outbox)

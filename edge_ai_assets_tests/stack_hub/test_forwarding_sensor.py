@@ -17,6 +17,7 @@ from edge_ai_assets.returns.outbox import insights
 from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
 from edge_ai_assets.returns.package import packages
 from edge_ai_assets.returns.road.link import Link
+from edge_ai_assets.returns.road.roads import UplinkError
 from edge_ai_assets.stack_hub import forwarding, forwarding_sensor, provision
 from edge_ai_assets_tests import blocks
 
@@ -129,6 +130,23 @@ def test_what_azure_merged_is_acknowledged_and_pruned(provisioned):
         assert forwarding.forward(site, home.uplink).acknowledged == 1
         assert forwarding.forward(site, home.uplink).acknowledged == 0
         assert outbox.prune(1 << 60).rows == 4
+
+
+def test_a_refused_acknowledgement_hides_nothing_of_what_was_done(provisioned, monkeypatch, caplog):
+    """What was settled is settled: its events are not lost because a signature for reading has expired."""
+
+    def refused(_: object) -> None:
+        raise UplinkError("acct refuses the credential")
+
+    home, site = provisioned
+    with Outbox(site.outbox) as outbox:
+        block = blocks.block([({"inputs": {"a": 1.5}, "context": {}}, 0.5, True, False)] * 4)
+        outbox.append([Batch(None, "r1", 5, [block])])
+        insights.derive(outbox)
+    monkeypatch.setattr(forwarding.FolderTarget, "acknowledgement", refused)
+    done = forwarding.forward(site, home.uplink)
+    assert len(done.settled.packages) == 1 and done.acknowledged == 0
+    assert "site north: acct refuses the credential" in caplog.text
 
 
 def test_a_provisioned_site_forwards_by_itself(provisioned):

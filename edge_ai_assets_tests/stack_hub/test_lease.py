@@ -15,6 +15,7 @@ from edge_ai_assets.delivery.errors import StaleError
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
 from edge_ai_assets.returns.road.link import Link
+from edge_ai_assets.scoring import folder
 from edge_ai_assets.scoring import lease as scoring_lease
 from edge_ai_assets.stack_hub import delivery, lease, lease_sensor, provision
 from edge_ai_assets.stack_hub.lease import State
@@ -117,6 +118,7 @@ def test_a_note_that_cannot_be_read_stops_nothing(tmp_path, content):
 
 
 def test_past_it_a_linked_site_takes_nothing_that_is_as_old(clock, home, site, case):
+    folder.write_wish(site.root, folder.Wish(folder.Release("sha256:1", 1, "x")))  # it runs what it has
     at_day(clock, 101)
     with pytest.raises(StaleError):
         delivery.fetch(site, home.registry, case.at("north").road)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_ai_assets import keys, usecase
-from edge_ai_assets.delivery import pack
 from edge_ai_assets.delivery.errors import MalformedError
+from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.home import Home
 from edge_ai_assets.stack_hub.rollout import control, steps
 from edge_ai_assets.stack_hub.rollout.control import Accepted, Back, Halt, RolloutError, Said, State
@@ -29,11 +29,16 @@ PUMPS = usecase.load(usecase.BUNDLED / "pump-station.yaml")
 SITES = [site.name for site in PUMPS.sites]
 
 
+def out(monkeypatch, versions):
+    """These releases are in the registry."""
+    tags = {f"release-{version}": None for version in versions}
+    monkeypatch.setattr(Layout, "tags", lambda layout: tags)
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """One with releases 1 to 7."""
-    known = [SimpleNamespace(version=version) for version in range(1, 8)]
-    monkeypatch.setattr(pack, "known", lambda registry, keys: known)
+    out(monkeypatch, range(1, 8))
     return Home(tmp_path)
 
 
@@ -154,15 +159,15 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(home, call, said):
     assert control.read(home) == State()
 
 
-@pytest.mark.parametrize("known", [[], [SimpleNamespace(version=1)]])
+@pytest.mark.parametrize("known", [[], [1]])
 def test_without_an_older_release_there_is_no_way_back(home, monkeypatch, known):
-    monkeypatch.setattr(pack, "known", lambda registry, keys: known)
+    out(monkeypatch, known)
     with pytest.raises(RolloutError, match=r"no release yet|the only one"):
         steps.roll_back(home, PUMPS, "ann", "x")
 
 
 def test_where_no_release_is_a_pause_is_refused_and_not_kept(home, monkeypatch):
-    monkeypatch.setattr(pack, "known", lambda registry, keys: [])
+    out(monkeypatch, [])
     with pytest.raises(RolloutError, match="no release yet"):
         steps.pause(home, "ann", "x")
     assert control.read(home) == State()
@@ -208,10 +213,19 @@ class TestSteps:
         ]
         assert all("rolled back from 7 to 6 by ann: false alarms" in event.description for event in events)
 
+    def test_in_the_home_of_one_site_nothing_is_said_of_others(self, home, monkeypatch):
+        monkeypatch.setattr(steps, "_known", lambda home: [1, 2])
+        home.joined.write_text(SITES[0])
+        events = steps.roll_back(home, PUMPS, "ann", "x").events
+        assert [event.partition for event in events] == [None, SITES[0]]
+        events = steps.resume(home, PUMPS, "ann", "x").events
+        assert [event.partition for event in events] == [None, SITES[0]]
+        with pytest.raises(RolloutError, match=rf"home of site '{SITES[0]}'"):
+            steps.roll_back(home, PUMPS, "ann", "x", sites=SITES[1:2])
+
     def test_the_one_before_is_none_that_was_rolled_back_itself(self, home, monkeypatch):
         steps.roll_back(home, PUMPS, "ann", "x", to=5)
-        newer = [SimpleNamespace(version=version) for version in range(1, 9)]
-        monkeypatch.setattr(pack, "known", lambda registry, keys: newer)
+        out(monkeypatch, range(1, 9))
         done = steps.roll_back(home, PUMPS, "ann", "8 is bad too")
         assert "rolled back from 8 to 5" in done.events[0].description
         assert not [version for version in (6, 7, 8) if done.state.allows(SITES[0], version)]

@@ -6,21 +6,26 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import dagster as dg
 import pytest
 
+from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.delivery.errors import MissingError, RollbackError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
+from edge_ai_assets.partitions import SITES
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.runtimes.interface import Failure, Running
 from edge_ai_assets.scoring import folder
 from edge_ai_assets.scoring.folder import Wish
 from edge_ai_assets.stack_hub import delivery, provision, waiting
+from edge_ai_assets.stack_hub.assets import deployment
 from edge_ai_assets.stack_hub.delivery import NothingInstalled
-from edge_ai_assets.stack_hub.rollout import control
-from edge_ai_assets.usecase import Road
+from edge_ai_assets.stack_hub.far_releases import FarReleases
+from edge_ai_assets.stack_hub.rollout import control, steps
+from edge_ai_assets.usecase import Road, Site
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 
@@ -180,3 +185,39 @@ def test_one_that_failed_in_a_cluster_is_not_untried(home, site, monkeypatch):
         monkeypatch.setattr(delivery, "runtime", lambda root, name, cluster=cluster: cluster)
         found.append(delivery.untried(site))
     assert found == [True, False]
+
+
+def test_a_site_that_cannot_be_looked_at_fails_no_deployment_of_another(home, site, monkeypatch):
+    case = usecases.load(usecases.BUNDLED / "pump-station.yaml")
+    case = case.model_copy(update={"sites": (Site(name="north"), Site(name="south"))})
+    provision.provision(home, "south")
+    (home.site("south").root / "runtime.toml").write_text("kind = ")
+    serves = Running("sha256:3", 3, "http://127.0.0.1:9")
+    monkeypatch.setattr(delivery, "deploy", lambda site, release: serves)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(SITES.name), ["north", "south"])
+        resources = {"home": home, "usecase": case}
+        done = dg.materialize(
+            [deployment.deployment], partition_key="north", instance=instance, resources=resources
+        )
+    (check,) = done.get_asset_check_evaluations()
+    assert not check.passed and "south" in check.description
+    assert done.asset_materializations_for_node("site__deployment")
+
+
+def test_a_pause_holds_the_registry_that_a_site_pulls_from_by_itself(home, site):
+    far = SimpleNamespace(registry=lambda: SimpleNamespace(head=lambda name: "sha256:4"))
+    case = SimpleNamespace(at=lambda name: Site(name=name))
+    waits = FarReleases(far, case)
+    assert waits(site) == "sha256:4"
+    control.pause(home, "ann", "the network is worked on")
+    assert waits(site) is None
+    control.resume(home, "ann", "done")
+    assert waits(site) == "sha256:4"
+
+
+def test_an_old_release_that_is_damaged_keeps_nobody_from_going_back_to_another(home, site):
+    layout = Layout(home.registry)
+    layout.path.joinpath("blobs", *layout.resolve("release-1").digest.split(":")).write_bytes(b"bad sector")
+    case = usecases.load(usecases.BUNDLED / "pump-station.yaml")
+    assert "rolled back from 3 to 2" in steps.roll_back(home, case, "ann", "x").events[0].description

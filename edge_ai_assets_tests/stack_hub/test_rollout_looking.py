@@ -17,7 +17,8 @@ from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.runtimes.interface import Running
 from edge_ai_assets.scoring.contract import Contract
 from edge_ai_assets.scoring.metrics import SECONDS, Metrics
-from edge_ai_assets.stack_hub.rollout import looking
+from edge_ai_assets.stack_hub.rollout import control, looking
+from edge_ai_assets.usecase import Ring
 from edge_ai_assets_tests import blocks
 from edge_ai_assets_tests.tiny_model import INPUTS
 
@@ -191,6 +192,18 @@ class TestRequests:
             pass
         assert url in self.ask(url).silent
         assert looking.ask(NEW).silent is None  # a cluster may give it no address at all
+
+
+def test_what_follows_a_halted_release_is_held_against_the_one_before_that(site):
+    """Or a release as bad as the halted one would pass where that one serves."""
+    scored(site, OLD.release_id, 1_000, 20)
+    looking.begin(site, NEW, looking.champion(site, OLD, 2))
+    scored(site, NEW.release_id, 1_000, 500)
+    assert looking.champion(site, NEW, 3).anomaly_rate == 0.5
+    control.halt(site.home, 2, Ring.CANARY, "half of its scores are anomalies")
+    assert looking.champion(site, NEW, 3).anomaly_rate == 0.02
+    control.resume(site.home, "ann", "the plant was at fault")
+    assert looking.champion(site, NEW, 3).anomaly_rate == 0.5
 
 
 class TestWhatIsDamagedKeepsNoReleaseFromTakingOver:

@@ -8,6 +8,7 @@ import pytest
 
 from edge_ai_assets import keys, usecase
 from edge_ai_assets.delivery import pack
+from edge_ai_assets.delivery.errors import MismatchError
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.runtimes.interface import Failure, Running
@@ -17,7 +18,7 @@ from edge_ai_assets.stack_hub.fleet import RANGE_END, RANGE_START
 from edge_ai_assets.stack_hub.rollout import control, course, looking, telling
 from edge_ai_assets.stack_hub.rollout.evidence import Evidence
 from edge_ai_assets.stack_hub.rollout.rings import SiteState
-from edge_ai_assets.usecase import Ring, Rollout, Site
+from edge_ai_assets.usecase import Ring, Road, Rollout, Site
 
 START = 1_000_000.0
 HOUR = 3600.0
@@ -270,6 +271,17 @@ def test_without_a_release_no_site_is_asked(fleet, monkeypatch):
     assert fleet.tick() == [] and fleet.why == "there is no release yet"
 
 
+def test_a_registry_that_is_damaged_keeps_no_site_from_going_back(fleet, monkeypatch):
+    def damaged(registry, keys):
+        raise MismatchError("a blob has another digest")
+
+    fleet.serve("c1", "c2")
+    monkeypatch.setattr(pack, "newest", damaged)
+    assert fleet.tick() == [] and "a blob has another digest" in fleet.why
+    control.roll_back(fleet.home, "ann", "false alarms", to=1, release=2, sites=None)
+    assert fleet.tick() == ["c1", "c2"]
+
+
 def test_sites_that_need_it_are_asked_for_the_release_and_by_their_road(fleet, monkeypatch):
     roads = {}
     monkeypatch.setattr(
@@ -311,7 +323,21 @@ def test_sites_that_do_not_get_there_keep_no_other_from_being_asked(home, instan
     fleet.serve(*names)
     control.roll_back(home, "ann", "false alarms", to=1, release=2, sites=None)
     ticks = [fleet.tick() for _ in range(3)]  # of the first fifty none ever goes back
-    assert all(len(asked) == 50 for asked in ticks) and {name for asked in ticks for name in asked} == {*names}
+    assert [len(asked) for asked in ticks] == [50, 50, 50]
+    assert {name for asked in ticks for name in asked} == {*names}
+
+
+def test_a_carried_release_that_cannot_be_tried_keeps_no_linked_site_waiting(fleet, monkeypatch):
+    sites = (
+        site.model_copy(update={"road": Road.MEDIA if site.name == "e1" else site.road})
+        for site in CASE.sites
+    )
+    fleet.case = CASE.model_copy(update={"sites": tuple(sites)})
+    monkeypatch.setattr(delivery, "untried", lambda site: site.name == "e1")
+    fleet.states["e1"] = SiteState(serving=1, linked=False)
+    control.resume(fleet.home, "ann", "x", accept=(1, Ring.CANARY))  # something was decided once
+    assert sorted(fleet.tick()) == ["c1", "c2", "e1"]
+    assert fleet.requests[0].tags[rollout_sensor.BECAUSE].startswith("what is on its disk")
 
 
 def test_what_is_halted_again_after_it_was_resumed_is_told_again(fleet):

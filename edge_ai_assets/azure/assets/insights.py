@@ -122,7 +122,7 @@ def insights(
     something are computed again."""
     from edge_ai_assets.azure import arrivals, gold, gold_star
     from edge_ai_assets.delivery import pack
-    from edge_ai_assets.returns.inbox import daily, tables
+    from edge_ai_assets.returns.inbox import daily
 
     if _held_back(context, home, usecase):
         return
@@ -133,11 +133,12 @@ def insights(
     star = gold.refresh(
         home.tables, releases, arrivals.watermarks(home, usecase), rings, datetime.now(UTC).date()
     )
-    rows = [
+    facts = gold.read(home.tables, daily.NAME, gold_star.schema(daily.NAME))
+    order = [(name, "descending") for name in ("day", "site", "release")]
+    newest = [
         {**row, "day": str(row["day"]), "release": numbers.get(row["release"])}
-        for row in tables.rows(home.tables, daily.NAME)
+        for row in facts.sort_by(order).slice(0, 20).to_pylist()
     ]
-    newest = sorted(rows, key=lambda row: (row["day"], row["site"], row["release"] or 0), reverse=True)
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": done.rows,
@@ -147,7 +148,7 @@ def insights(
             "days_computed": done.days_computed,
             "days": done.days,
             "by_site": table(done.by_site, "site", "insights"),
-            "newest": records(newest[:20], ["day", "site", "release", "insights", "anomalies", "mean_score"]),
+            "newest": records(newest, ["day", "site", "release", "insights", "anomalies", "mean_score"]),
             "path": dg.MetadataValue.path(home.tables / daily.NAME),
             "star": table(star, "table", "rows"),
             **mirror.push(home.tables / gold_star.FOLDER),

@@ -22,6 +22,8 @@ SPEC = dg.AssetSpec(
 """What everybody knows of it. It can be made where a pipeline is configured; else others make it."""
 AGAIN = 60
 """Seconds before a step is tried again whose patience with an outage ended: what runs there is followed."""
+SHOWN = 200
+"""Activities that are listed, the first ones: a loop has tens of thousands. Sums are of all of them."""
 COLUMNS = [
     "activity",
     "type",
@@ -78,7 +80,8 @@ def landing(
                 name: sum(row[name] or 0 for row in did)
                 for name in ("rows_read", "rows_written", "files_written", "bytes_written")
             },
-            "activities": records(did, COLUMNS),
+            "activities": records(did[:SHOWN], COLUMNS),
+            "activities_count": len(did),
             "files_waiting": len(zone.waiting(home.landing)),
         },
     )
@@ -92,7 +95,7 @@ def of_run(run: PipelineRun) -> dict[str, Any]:
         "status": run.status,
         "seconds": (run.duration_in_ms or 0) / 1000,
         "invoked_by": (run.invoked_by or {}).get("name") or "",
-        "message": run.message or "",
+        "message": run.says,
     }
     times = {"started": run.run_start, "ended": run.run_end}
     return {

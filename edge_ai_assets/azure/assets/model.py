@@ -44,7 +44,9 @@ def candidate(
     from edge_ai_assets.ml.lineage import Lineage
 
     newest = sets.newest(home.training_sets)
-    out = home.candidates / context.run.run_id
+    # A step that is done again in its run may make another model; the former has its name for ever elsewhere.
+    again = f"-{context.retry_number}" if context.retry_number else ""
+    out = home.candidates / f"{context.run.run_id}{again}"
     out.parent.mkdir(parents=True, exist_ok=True)
     declared = out.parent / f"{context.run.run_id}.yaml"
     usecases.dump(usecase, declared)

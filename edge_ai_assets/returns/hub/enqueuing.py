@@ -190,11 +190,14 @@ def _write(note: Path, queued: _Queued) -> None:
         file.write(msgspec.json.encode(queued))
 
 
-def start_over(folder: Path) -> None:
-    """Look at everything again: scores that were put aside wait once more, below what was looked at. What is
-    under way is sent a second time, and known by the function."""
+@contextmanager
+def starting_over(folder: Path) -> Iterator[None]:
+    """Within it, scores may be made to wait once more that lie below what was looked at: all is looked at
+    again afterwards, even if it is killed in between. What is under way is sent a second time, and known by
+    the function."""
     with durable.locked(folder / ".queued.lock"):
         _write(folder / "queued.json", _Queued())
+        yield
 
 
 @contextmanager

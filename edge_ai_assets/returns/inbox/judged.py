@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_ai_assets.returns.inbox import tables as deltas
+
+
+class _Fields(msgspec.Struct, frozen=True):
+    """What left of a score, as far as it is needed here."""
+
+    predicted: bool | None = msgspec.field(name="_predicted", default=None)
 
 
 def by_release(tables: Path) -> list[dict[str, Any]]:
@@ -25,11 +32,11 @@ def by_release(tables: Path) -> list[dict[str, Any]]:
     last = {(row["site"], row["sequence"]): row for row in words}
     groups: dict[str, tuple[list[bool], list[bool]]] = {}
     for row in sorted(last.values(), key=lambda row: row["given_at"]):
-        predicted = json.loads(row["fields"]).get("_predicted")
+        predicted = _predicted(row["fields"])
         if predicted is not None and row["correct"] is not None:
             truth, answers = groups[row["release"]] = groups.pop(row["release"], ([], []))
             truth.append(row["correct"])
-            answers.append(bool(predicted))
+            answers.append(predicted)
     found = []
     for release, (truth, answers) in groups.items():
         scores = evaluation.scores(truth, [float(answer) for answer in answers], 0.5)
@@ -43,3 +50,11 @@ def by_release(tables: Path) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _predicted(fields: str) -> bool | None:
+    """What the model said; None when the policy kept it, or the site signed something else under its name."""
+    try:
+        return msgspec.json.decode(fields, type=_Fields).predicted
+    except msgspec.DecodeError:
+        return None

@@ -5,10 +5,12 @@ import dagster as dg
 from edge_ai_assets import interfaces
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records
+from edge_ai_assets.runtimes.interface import Running
 from edge_ai_assets.stack_hub import provision
 from edge_ai_assets.stack_hub.far_ends import FarEnds
 from edge_ai_assets.stack_hub.fleet import Events, each_site
-from edge_ai_assets.usecase import UseCase
+from edge_ai_assets.stack_hub.looking import Looking
+from edge_ai_assets.usecase import Site, UseCase
 
 WHOLE_BATCH = dg.BackfillPolicy.single_run()
 
@@ -71,14 +73,15 @@ def deployment(
 ) -> Events:
     from edge_ai_assets.runtimes.choice import runtime
     from edge_ai_assets.stack_hub import delivery
-    from edge_ai_assets.stack_hub.rollout import looking, telling
+    from edge_ai_assets.stack_hub.rollout import looking as trials
+    from edge_ai_assets.stack_hub.rollout import telling
 
     def deploy(name: str) -> dict[str, object]:
         site = home.site(name)
         former, wanted = runtime(site.root, site.name).status(), delivery.installed(site)
-        champion = looking.champion(site, former, wanted.version)  # while it still answers
+        champion = trials.champion(site, former, wanted.version)  # while it still answers
         service = delivery.deploy(site, wanted)
-        looking.begin(site, service, champion)
+        trials.begin(site, service, champion)
         return {
             "release": service.version,
             "image": service.release_id,
@@ -89,7 +92,11 @@ def deployment(
         }
 
     yield from each_site(context, deploy)
-    states = {site: runtime(home.site(site.name).root, site.name).status() for site in usecase.sites}
+    looking = Looking(context.log)  # at every site: one that is odd must not fail this run of others
+    states: dict[Site, Running | None] = dict.fromkeys(usecase.sites)
+    for site in usecase.sites:
+        with looking.at(site.name):
+            states[site] = runtime(home.site(site.name).root, site.name).status()
     away = [site.name for site, state in states.items() if state is None]
     yield dg.MaterializeResult(
         check_results=[

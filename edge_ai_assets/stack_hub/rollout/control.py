@@ -127,7 +127,8 @@ def read(home: Home) -> State:
     try:
         found = msgspec.json.decode(durable.read_bounded(home.rollout, MAX_BYTES), type=State)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedError(f"{home.rollout} cannot be read: {error}; remove it to begin anew") from error
+        lost = "what was paused or rolled back is lost: remove it, and decide it again at once"
+        raise MalformedError(f"{home.rollout} cannot be read: {error}; {lost}") from error
     if found.format != FORMAT:
         raise MalformedError(f"{home.rollout} has format {found.format}, this version reads {FORMAT}")
     return found
@@ -144,12 +145,11 @@ def halt(home: Home, release: int, ring: Ring, why: str) -> State:
     Nothing where an operator accepted the ring while evidence was still looked at.
     """
     found = Halt(release, ring, Said("evidence", why, datetime.now(UTC)))
-    return _change(
-        home,
-        lambda state: (
-            state if ring in state.rings(release) else msgspec.structs.replace(state, halted=found)
-        ),
-    )
+
+    def change(state: State) -> State:
+        return state if ring in state.rings(release) else msgspec.structs.replace(state, halted=found)
+
+    return _change(home, change)
 
 
 def resume(
@@ -172,7 +172,7 @@ def resume(
             and `accept` are given.
     """
     if sites and accept:
-        raise RolloutError("sites end their own rollbacks, an accepted ring is of a release: not both at once")
+        raise RolloutError("sites and a ring to accept are given: it is one or the other, not both")
 
     def change(state: State) -> State:
         if sites:
@@ -181,7 +181,7 @@ def resume(
         if not (state.paused or state.halted or state.backs or accept):
             raise RolloutError(
                 "nothing is paused, rolled back, or halted by evidence: there is nothing to resume; a ring "
-                "where a release failed is passed by accepting it, or once site/deployment is materialized there"
+                "where a release failed is passed by accepting it, or by materializing site/deployment there"
             )
         more = (Accepted(*accept, _said(who, why)),) if accept else ()
         return State(accepted=(*state.accepted, *more)[-KEPT:])

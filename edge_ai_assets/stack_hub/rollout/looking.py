@@ -14,10 +14,11 @@ from typing import NamedTuple
 import msgspec
 
 from edge_ai_assets.delivery import durable
-from edge_ai_assets.delivery.errors import MalformedError
+from edge_ai_assets.delivery.errors import DeliveryError, MalformedError
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.runtimes.interface import Running
+from edge_ai_assets.stack_hub.rollout import control
 from edge_ai_assets.stack_hub.rollout.evidence import Evidence
 
 log = logging.getLogger(__name__)
@@ -103,16 +104,21 @@ def count(site: SiteHome, serves: Running) -> tuple[Evidence, Evidence | None]:
 def champion(site: SiteHome, serves: Running | None, release: int) -> Evidence | None:
     """How the release did that `release` is about to replace; None when it replaces none.
 
-    Of all its newest scores, those before a trial included. None also when it cannot be counted: a site that
-    is to be brought back, or up again, must not wait for evidence.
+    Of all its newest scores, those before a trial included. In place of one that evidence halted, the one
+    before that. None also when it cannot be counted: a site that is to be brought back, or up again, must not
+    wait for evidence.
     """
     if serves is None or serves.version == release:
         return None
     begun = time.time()
     try:
         known = trial(site)
-        begun = known.since if known is not None and known.image == serves.release_id else begun
-    except MalformedError as error:
+        if known is not None and known.image == serves.release_id:
+            halted = control.read(site.home).halted
+            if known.champion is not None and halted is not None and halted.release == serves.version:
+                return known.champion
+            begun = known.since
+    except DeliveryError as error:
         log.error("site %s: %s", site.name, error)
     try:
         return _counted(site, serves, begun, 0)

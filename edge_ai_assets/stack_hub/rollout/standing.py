@@ -45,7 +45,7 @@ def standing(home: Home, usecase: UseCase) -> dict[str, Any]:
                 "ring": str(site.ring),
                 "release": states[site.name].serving,
                 "linked": states[site.name].linked,
-                "held": _held(state, site.name),
+                "held": _held(state, site.name, target.version if target else None),
                 "fell_back": fell.reason if (fell := states[site.name].fell) else None,
                 "evidence": _evidence(course, decision, site.name),
             }
@@ -66,8 +66,9 @@ def controls(state: State) -> dict[str, Any]:
     }
 
 
-def _held(state: State, site: str) -> str | None:
-    found = [back for back in state.backs if back.covers(site)]
+def _held(state: State, site: str, newest: int | None) -> str | None:
+    """The rollback that holds at a site. One that a newer release ended is not told any more."""
+    found = [back for back in state.backs if back.covers(site) and (newest or 0) <= back.release]
     return f"rolled back to {found[-1].to} {found[-1].said}" if found else None
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from edge_ai_assets.delivery import pack
+from edge_ai_assets.delivery import release as releases
+from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import Home
 from edge_ai_assets.stack_hub.rollout import control, telling
@@ -46,13 +47,13 @@ def resume(
     Args:
         accept: go on after this ring for the newest release, whatever its evidence is.
     """
-    _named(usecase, sites)
+    here = _here(home, usecase, sites)
     release = _newest(home)
     before = control.read(home)
     state = control.resume(home, who, why, sites=sites, accept=(release, accept) if accept else None)
     said = f"resumed by {who}: {why}" + (f"; ring {accept} is accepted as it is" if accept else "")
     events = [] if sites else [telling.of_release("resumed", release, said)]
-    back = [site.name for site in usecase.sites if before.back(site.name, release)]
+    back = [site for site in here if before.back(site, release)]
     events += [
         telling.of_site("resumed", site, release, said) for site in back if state.allows(site, release)
     ]
@@ -74,12 +75,12 @@ def roll_back(
         to: when absent, the newest of those before that none of these sites was rolled back from.
         sites: all when empty.
     """
-    _named(usecase, sites)
+    here = _here(home, usecase, sites)
     newest, known = _newest(home), _known(home)
     older = [version for version in known if version < newest]
     if not older:
         raise RolloutError(f"release {newest} is the only one: there is none to go back to")
-    where = list(sites) or [site.name for site in usecase.sites]
+    where = list(sites) or here
     if to is None:
         state = control.read(home)
         good = (each for each in reversed(older) if all(state.allows(site, each) for site in where))
@@ -103,16 +104,28 @@ def _newest(home: Home) -> int:
 
 
 def _known(home: Home) -> list[int]:
-    """Versions of the releases in the registry; in the home of one site, of those on its disk."""
+    """Versions of the releases in the registry; in the home of one site, of those on its disk.
+
+    Whether they check out is seen where they are installed: one that is damaged must keep no site from
+    another.
+    """
     if home.own_site:
         return [release.version for release in SiteStore(home.site(home.own_site).root).releases()]
-    return [release.version for release in pack.known(home.registry, home.keys)]
+    return releases.versions(Layout(home.registry).tags())
 
 
-def _named(usecase: UseCase, sites: Sequence[str]) -> None:
+def _here(home: Home, usecase: UseCase, named: Sequence[str]) -> list[str]:
+    """The sites that are decided about here; RolloutError when another one is named."""
     names = [site.name for site in usecase.sites]
-    for name in sites:
+    if own := home.own_site:
+        names = [own]
+    for name in named:
         if name not in names:
+            if own:
+                raise RolloutError(
+                    f"this is the home of site {own!r}: nothing is decided about {name!r} here"
+                )
             raise RolloutError(
                 f"site {name!r} is not in use case {usecase.name!r}: it has {', '.join(names)}"
             )
+    return names

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from edge_ai_assets.home import Home
 from edge_ai_assets.profiles import AzureProfile
+from edge_ai_assets.resources.secret import SecretError
 from edge_ai_assets.returns.road.link import LinkDown
+from edge_ai_assets.returns.road.roads import UplinkError
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Brought:
     left: list[tuple[str, str]] = field(default_factory=list)
     """Blobs that were left in the container, and why."""
     interrupted: str | None = None
-    """Why it stopped early: storage was out of reach. The rest comes with the next call."""
+    """Why it stopped early: storage was out of reach, or refused. The rest comes with the next call."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +55,20 @@ class Arriving:
     def sync(self) -> Brought:
         """Fetch all that waits, and put up acknowledgements that changed.
 
-        Raises:
-            UplinkError, SecretError: storage refuses; its secret is not there.
+        A storage that cannot be asked is no error: packages come by other roads too, and are not to wait.
         """
         if self.profile.storage is None:
             return Brought()
         from edge_ai_assets.resources import blob_arrivals, configured
 
-        account = configured.storage(self.profile)
-        assert account is not None
         fetched: list[str] = []
         left: list[tuple[str, str]] = []
         while True:
             try:
+                account = configured.storage(self.profile)
+                assert account is not None
                 one = blob_arrivals.sync(account, self.profile.storage.uplink, self.home.uplink)
-            except LinkDown as error:
+            except (LinkDown, UplinkError, SecretError) as error:
                 return Brought(fetched, left, str(error))
             fetched, left = fetched + one.fetched, one.left
             if not one.fetched:

@@ -87,13 +87,19 @@ def packages_arrived(
         container is only listed: the run fetches.
         """
         from edge_ai_assets.azure import arrivals
+        from edge_ai_assets.resources.secret import SecretError
         from edge_ai_assets.returns.road.link import LinkDown
+        from edge_ai_assets.returns.road.roads import UplinkError
 
         new, nothing = arrivals.new_packages(home), "every package that arrived was received"
         try:
             new += arriving.waiting() if arriving else []
         except LinkDown as error:
             nothing = str(error)
+        except (UplinkError, SecretError) as error:
+            if not new:
+                raise
+            context.log.error(f"packages that were carried are received, the container is not: {error}")
         if not new:
             return dg.SkipReason(nothing)
         if in_flight(context.instance, job.name):

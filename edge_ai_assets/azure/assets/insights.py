@@ -48,6 +48,8 @@ def inbox(
     from edge_ai_assets.returns.inbox import tables
 
     brought = arriving.sync()
+    if brought.interrupted:
+        context.log.warning("the container was not emptied: %s", brought.interrupted)
     for name, reason in brought.left:
         context.log.error("package %s stays in the container: %s", name, reason)
     names = arrivals.new_packages(home)

@@ -37,7 +37,7 @@ test: $(VENV)/.installed ## All tests that need no server and no patience
 	$(BIN)/pytest -n auto --dist loadfile -m 'not integration and not proof and not slow'
 
 integration: $(VENV)/.installed ## Tests with real servers and a browser, and the slow ones
-	$(BIN)/pytest -m 'integration or slow and not proof' -n 2 --dist loadfile
+	$(BIN)/pytest -m '(integration or slow) and not proof' -n 2 --dist loadfile
 
 proofs: $(VENV)/.installed ## Half a year at sea, a million canaries, 300 kills of the service: a quarter of an hour
 	$(BIN)/pytest -n 2 --dist loadfile -m proof

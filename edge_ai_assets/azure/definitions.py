@@ -27,11 +27,21 @@ def build_defs(
     """The location's definitions; `resources` override the ones made from `settings`."""
     settings = settings or Settings.load()
     home, usecase = settings.folders(), settings.load_usecase()
-    arriving: Any = (resources or {}).get("arriving", Arriving(home, settings.azure))
-    far_registry: Any = (resources or {}).get("far_registry", FarRegistry(settings.azure))
-    zone: Any = (resources or {}).get("landing_zone", LandingZone(home, settings.azure))
-    ingest = dg.define_asset_job("ingest", selection=[keys.RAW_TELEMETRY, keys.TRAINING_SET])
     ingestion, power_bi = settings.azure.ingestion, settings.azure.publishing
+    given: dict[str, Any] = {
+        "home": home,
+        "usecase": usecase,
+        "landing_zone": LandingZone(home, settings.azure),
+        "feature_engine": FeatureEngine(settings.azure),
+        "training": configured.training(settings.azure, home),
+        "far_registry": FarRegistry(settings.azure),
+        "arriving": Arriving(home, settings.azure),
+        "mirror": HomeMirror(home, settings.azure),
+        **({"ingestion": ingestion} if ingestion else {}),
+        **({"publishing": power_bi} if power_bi else {}),
+        **(resources or {}),
+    }
+    ingest = dg.define_asset_job("ingest", selection=[keys.RAW_TELEMETRY, keys.TRAINING_SET])
     # In a cluster a run that trains is a pod that needs more, unless the workspace trains.
     training = None if settings.azure.training else pods.TRAINING
     first = dg.define_asset_job(
@@ -62,10 +72,10 @@ def build_defs(
         ],
         jobs=[ingest, first, retrain, bring_home],
         sensors=[
-            automation.readings_landed(ingest, first, home, zone),
-            automation.packages_arrived(bring_home, home, arriving),
+            automation.readings_landed(ingest, first, home, given["landing_zone"]),
+            automation.packages_arrived(bring_home, home, given["arriving"]),
             automation.drift_seen(retrain, home, usecase),
-            lease.lease_renewed(home, usecase, far_registry),
+            lease.lease_renewed(home, usecase, given["far_registry"]),
             *([pipeline_runs.pipeline_ran(ingestion)] if ingestion else []),
             dg.AutomationConditionSensorDefinition(
                 "what_follows", target=dg.AssetSelection.all(), default_status=dg.DefaultSensorStatus.RUNNING
@@ -74,19 +84,7 @@ def build_defs(
         schedules=[automation.retraining_due(retrain, usecase)],
         # A run here is short and starts fast: a process a step would cost more than the step.
         executor=dg.in_process_executor,
-        resources={
-            "home": home,
-            "arriving": arriving,
-            "far_registry": far_registry,
-            "usecase": usecase,
-            "training": configured.training(settings.azure, home),
-            "landing_zone": zone,
-            "mirror": HomeMirror(home, settings.azure),
-            "feature_engine": FeatureEngine(settings.azure),
-            **({"ingestion": ingestion} if ingestion else {}),
-            **({"publishing": power_bi} if power_bi else {}),
-            **(resources or {}),
-        },
+        resources=given,
     )
 
 

@@ -113,7 +113,9 @@ def test_dagster_takes_what_is_declared(side, values, declared, tmp_path, monkey
     assert (logs["module"], logs["class"]) == (custom["module"], custom["class"])
     wanted = {"azure": "AzureBlobComputeLogManager", "stack_hub": "LocalComputeLogManager"}[side]
     for found in (logs, custom):
-        text = yaml.safe_dump({**declared, "compute_logs": found, "storage": {"sqlite": {"base_dir": "db"}}})
+        text = yaml.safe_dump(
+            {**declared, "compute_logs": found, "storage": {"sqlite": {"base_dir": str(tmp_path / "db")}}}
+        )
         (tmp_path / "dagster.yaml").write_text(text.replace("/var/lib/edge-ai", str(tmp_path)))
         with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
             assert type(instance.compute_log_manager).__name__ == wanted

@@ -16,7 +16,6 @@ from edge_ai_assets.azure.assets import model, release
 from edge_ai_assets.azure.far_registry import FarRegistry
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.delivery.layout import Layout
-from edge_ai_assets.delivery.release import all_releases
 from edge_ai_assets.delivery.signing import load_public
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml import lineage
@@ -26,6 +25,7 @@ from edge_ai_assets.returns.inbox import daily, tables
 from edge_ai_assets.stack_hub import delivery, returning, waiting
 from edge_ai_assets.usecase import Road
 from edge_ai_assets_tests.chain import changed, deliver, lines, played
+from edge_ai_assets_tests.delivery.conftest import all_releases
 
 
 @pytest.fixture(scope="module")

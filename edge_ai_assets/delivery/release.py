@@ -263,11 +263,6 @@ def get(layout: Layout, version: int, keys: Trusted) -> Release:
     return find(layout, version, keys).release
 
 
-def all_releases(layout: Layout, keys: Trusted) -> list[Release]:
-    """Every release, verified, oldest first; errors of `get` for the first that is bad."""
-    return [get(layout, version, keys) for version in versions(layout.tags())]
-
-
 def require_model(release: Release, runs_images: bool) -> None:
     """ForeignError for a container of others where no container engine runs the releases."""
     if release.model is None and not runs_images:

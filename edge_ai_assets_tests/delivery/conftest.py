@@ -12,6 +12,12 @@ import pytest
 from edge_ai_assets.delivery import image, release, signing
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.release import Release
+from edge_ai_assets.delivery.trust import Trusted
+
+
+def all_releases(layout: Layout, keys: Trusted) -> list[Release]:
+    """Every release, verified, oldest first."""
+    return [release.get(layout, version, keys) for version in release.versions(layout.tags())]
 
 
 @pytest.fixture

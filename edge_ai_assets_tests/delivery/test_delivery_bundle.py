@@ -20,6 +20,7 @@ from edge_ai_assets.delivery.errors import (
     UntrustedError,
 )
 from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets_tests.delivery.conftest import all_releases
 
 STRANGER = [Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()]
 
@@ -159,7 +160,7 @@ def test_an_older_bundle_does_not_move_latest_back(registry, publish, keys, tmp_
     for version in (2, 1):
         bundle.import_bundle(bundle.build(registry, version, tmp_path, keys), site, keys)
     assert release.latest(site, keys) == releases[1]
-    assert release.all_releases(site, keys) == releases
+    assert all_releases(site, keys) == releases
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -12,6 +12,7 @@ from edge_ai_assets.delivery import bundle, image, release, signing
 from edge_ai_assets.delivery.errors import KeyFileError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.store import SiteStore
+from edge_ai_assets_tests.delivery.conftest import all_releases
 
 CALLS = ("replace", "fsync", "unlink", "mkdir", "rmdir")
 
@@ -151,7 +152,7 @@ def test_publishing(mode, monkeypatch, publish, keys, tmp_path):
 
     def check(number):
         layout = Layout(tmp_path / f"registry-{number}")
-        versions = [item.version for item in release.all_releases(layout, keys)]
+        versions = [item.version for item in all_releases(layout, keys)]
         assert versions in ([], [1], [1, 2])
         assert (release.latest(layout, keys) is None) == (versions == [])
         publish(layout, "two")

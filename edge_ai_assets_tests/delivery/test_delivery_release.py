@@ -18,6 +18,7 @@ from edge_ai_assets.delivery.errors import (
     UntrustedError,
 )
 from edge_ai_assets.delivery.manifest import MANIFEST, Descriptor, Manifest, encode, read_manifest
+from edge_ai_assets_tests.delivery.conftest import all_releases
 
 STRANGER = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
@@ -52,7 +53,7 @@ def test_a_release_states_what_it_is_of(registry, publish, keys, make_model):
 
 def test_an_empty_registry_has_no_release(registry, keys):
     assert release.latest(registry, keys) is None
-    assert release.all_releases(registry, keys) == []
+    assert all_releases(registry, keys) == []
     with pytest.raises(MissingError, match="release-1"):
         release.get(registry, 1, keys)
     assert not registry.path.exists()
@@ -69,14 +70,14 @@ def test_versions_rise_and_an_older_image_may_come_back(registry, publish, keys)
     published = [publish(registry, content) for content in ("one", "two", "one", "three")]
     assert [item.version for item in published] == [1, 2, 3, 4]
     assert published[0].image == published[2].image
-    assert release.all_releases(registry, keys) == published
+    assert all_releases(registry, keys) == published
     assert release.latest(registry, keys) == published[-1]
 
 
 def test_ten_comes_after_nine(registry, publish, keys):
     for number in range(11):
         publish(registry, f"m{number}")
-    assert [item.version for item in release.all_releases(registry, keys)] == list(range(1, 12))
+    assert [item.version for item in all_releases(registry, keys)] == list(range(1, 12))
 
 
 def test_an_image_that_is_not_there_is_not_released(registry, publish):
@@ -119,7 +120,7 @@ def test_whoever_has_no_trusted_key_publishes_nothing_on_top(registry, publish, 
     assert publish(registry, "two", key=STRANGER, keys=keys).version == 2
     with pytest.raises(UntrustedError):
         release.latest(registry, keys)
-    assert len(release.all_releases(registry, [*keys, STRANGER.public_key()])) == 2
+    assert len(all_releases(registry, [*keys, STRANGER.public_key()])) == 2
 
 
 @pytest.mark.parametrize("trusted", [[], [STRANGER.public_key()]])
@@ -128,7 +129,7 @@ def test_nothing_is_read_without_the_key(registry, publish, trusted):
     for call in (
         lambda: release.latest(registry, trusted),
         lambda: release.get(registry, 1, trusted),
-        lambda: release.all_releases(registry, trusted),
+        lambda: all_releases(registry, trusted),
     ):
         with pytest.raises(UntrustedError):
             call()
@@ -233,7 +234,7 @@ def test_every_flipped_byte_of_the_three_documents_is_refused(registry, publish,
 def test_tags_of_others_are_no_releases(registry, publish, keys, name):
     first = publish(registry)
     registry.tag(name, registry.resolve("image-1"))
-    assert release.all_releases(registry, keys) == [first]
+    assert all_releases(registry, keys) == [first]
     assert publish(registry, "two").version == 2
 
 
@@ -252,6 +253,6 @@ def test_two_publishers_at_once_get_two_versions(registry, publish, keys, make_m
                 os._exit(status)
         children.append(pid)
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
-    found = release.all_releases(registry, keys)
+    found = all_releases(registry, keys)
     assert [item.version for item in found] == [1, 2, 3, 4, 5, 6]
     assert len({item.image for item in found}) == 6

@@ -103,6 +103,20 @@ def test_everything_can_be_done_with_the_keyboard(service: Service, page: Page):
     assert json.loads(service.rows()[0].record)["inputs"]["Pump type"] == "screw"
 
 
+def test_a_judgement_asked_for_right_after_another_was_dismissed_is_sent(service: Service, page: Page):
+    score(page)
+    page.evaluate("""() => {
+      const wrong = document.querySelector('#result .wrong');
+      wrong.click();
+      document.getElementById('judge').close();  // its event comes after the next press
+      wrong.click();
+    }""")
+    page.get_by_label("Note").fill("leaking seal")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#result .wrong")).to_have_attribute("aria-pressed", "true")
+    assert service.feedback() == [(1, False, "leaking seal", "")]
+
+
 def test_a_token_is_asked_for_kept_for_the_tab_and_sent(tmp_path: Path, opened: Opener):
     file = tmp_path / "tokens.json"
     reader = tokens.add(file, "wall", ["feedback"])

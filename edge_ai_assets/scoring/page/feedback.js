@@ -13,7 +13,8 @@ const LONGEST_WAIT = 5;
 /** "changed" when something was said of a score. */
 export const events = new EventTarget();
 
-let open = null;
+/** What the dialog asks about: {score, correct}. It stays when the dialog closes, until the next one is asked. */
+let asked = null;
 
 /** What was said of a score: {correct, note} or undefined. Ids can come again after an outbox was replaced. */
 export const said = (score) => remembered()[nameOf(score)];
@@ -51,7 +52,6 @@ export function prepare() {
   const left = () => say(byId("note-hint"), `${500 - note.value.length} characters left. Kept with the score.`);
   note.addEventListener("input", left);
   byId("judge-cancel").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => (open = null));
   byId("judge-form").addEventListener("submit", (event) => {
     event.preventDefault();
     send();
@@ -61,7 +61,7 @@ export function prepare() {
 
 function ask(score, correct, contract) {
   const dialog = byId("judge");
-  open = { score, correct };
+  asked = { score, correct };
   const before = said(score);
   say(byId("judge-title"), correct ? "This was right" : "This was wrong");
   const result = score.predicted ? contract.label : `no ${contract.label}`;
@@ -86,8 +86,8 @@ function ask(score, correct, contract) {
 }
 
 async function send() {
-  if (open === null) return;
-  const { score, correct } = open;
+  const sent = asked;
+  const { score, correct } = sent;
   const note = byId("note").value.trim();
   const role = hasToken() ? "" : byId("role").value.trim();
   const item = { id: score.id, correct, ...(note && { note }), ...(role && { role }) };
@@ -95,14 +95,16 @@ async function send() {
   try {
     await persistently(() => post("/v1/feedback", { items: [item] }, { seconds: 15 }), { attempts: ATTEMPTS, longest: LONGEST_WAIT });
   } catch (error) {
-    say(byId("judge-problem"), `It was not kept: ${error.message}`);
+    const problem = `It was not kept: ${error.message}`;
+    if (sent === asked) say(byId("judge-problem"), problem);
+    else announce(`${score.id}: ${problem}`);
     return;
   } finally {
     byId("judge-send").disabled = false;
   }
   remember(score, { correct, note });
   if (!hasToken()) store(ROLE, role);
-  byId("judge").close();
+  if (sent === asked) byId("judge").close(); // and not the next score's, asked after this one was dismissed
   announce(`${score.id}: your judgement was kept.`);
   events.dispatchEvent(new Event("changed"));
 }

@@ -96,11 +96,19 @@ def job(values, tags=None):
 def test_the_cluster_has_the_instance_that_is_declared(values, declared):
     """The chart writes what it has a section for, and after that `additionalInstanceConfig` as it stands."""
     extra = values["additionalInstanceConfig"]
-    assert extra | {"telemetry": values["telemetry"]} == {
+    daemon = values["dagsterDaemon"]
+    # Even disabled it is written, as one that queues nothing: the file would have two.
+    assert set(daemon["runCoordinator"]) == {"type", "config"}
+    assert daemon["runCoordinator"]["type"] == "CustomRunCoordinator"
+    written = {
+        "telemetry": values["telemetry"],
+        "run_coordinator": daemon["runCoordinator"]["config"]["customRunCoordinator"],
+    }
+    assert not written.keys() & extra.keys()
+    assert written | extra == {
         name: content for name, content in declared.items() if name not in ("storage", "compute_logs")
     }
-    daemon = values["dagsterDaemon"]
-    for section in ("runCoordinator", "runMonitoring", "runRetries"):
+    for section in ("runMonitoring", "runRetries"):
         assert daemon[section] == {"enabled": False}, f"the chart would write {section} a second time"
     assert not daemon["sensors"]["useThreads"]
     assert not daemon["schedules"]["useThreads"]
@@ -144,7 +152,19 @@ def test_every_pod_of_the_chart_is_restricted(values):
         assert part["image"] == parts[0]["image"]
     assert values["dagsterWebserver"]["service"]["port"] > 1024, "not root"
     assert values["dagsterWebserver"]["readinessProbe"]["httpGet"]["port"] == 8080
-    assert values["rbacEnabled"] is False
+
+
+def test_the_chart_grants_nothing(values):
+    """Both its parts would: the second to the account of code and runs, everything with jobs and pods."""
+    for part in (values, values["dagster-user-deployments"]):
+        assert part["rbacEnabled"] is False
+        assert part["serviceAccount"]["create"] is False
+
+
+def test_what_waits_for_the_code_server_finds_it(values):
+    """From busybox 1.29 on `nslookup` of a service's short name finds it and fails; the chart's is 1.28."""
+    if busybox := values.get("busybox"):
+        assert busybox["image"]["tag"] == "1.28"
 
 
 def test_the_pod_of_a_run_is_one_that_kubernetes_takes_and_is_restricted(values):

@@ -1,13 +1,16 @@
-"""The Bicep file, as far as it can be judged without its compiler: names, versions, rights, what it hands on.
+"""The Bicep file, as far as it can be judged without its compiler: grammar, names, versions, rights, outputs.
 
-The compiler cannot be had from a package index. That Azure takes the file is not shown here.
+The compiler cannot be had from a package index. That Azure takes the file is not shown here, nor that a
+resource has the properties it is given: Azure's definitions of types say that, for each version.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
+import pycep
 import pytest
 
 from edge_ai_assets.settings import Settings
@@ -35,15 +38,46 @@ CODE = code(TEXT)
 DECLARED = {kind: re.findall(rf"(?m)^{kind} (\w+)", CODE) for kind in ("param", "var", "resource", "output")}
 
 
-def test_brackets_close_in_order():
-    pairs, open_ = {"}": "{", "]": "[", ")": "("}, []
-    for mark in re.sub(r"'[^']*'", "", CODE):
-        if mark in "{[(":
-            open_.append(mark)
-        elif mark in pairs:
-            assert open_
-            assert open_.pop() == pairs[mark]
-    assert not open_
+# https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
+BUILT_IN = {
+    "acrPull": "7f951dda-4ed3-4680-a7ca-43fe172d538d",  # AcrPull
+    "acrPush": "8311e382-0749-4cb8-b61a-304f252e45ec",  # AcrPush
+    "blobContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",  # Storage Blob Data Contributor
+    "blobReader": "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1",  # Storage Blob Data Reader
+    # Azure Kubernetes Service RBAC Cluster Admin
+    "clusterAdministrator": "b1ff04bb-8a4e-4dc4-8eb5-8693973ce19b",
+    "dataScientist": "f6c7c914-8db3-469d-8ca1-694a8f32e121",  # AzureML Data Scientist
+    "networkContributor": "4d97b98b-1d4f-4787-a291-c67834d212e7",  # Network Contributor
+}
+
+
+@cache
+def parsed():
+    return pycep.BicepParser().parse(text=TEXT)
+
+
+def resources():
+    """Name, type and body of each, of a loop the body that it repeats."""
+    for name, found in parsed()["resources"].items():
+        body = found["config"]
+        yield name, found["type"], body["config"] if "loop_type" in body else body
+
+
+def roles_of_ours():
+    for name, kind, body in resources():
+        if kind == "Microsoft.Authorization/roleDefinitions":
+            (granted,) = body["properties"]["permissions"]
+            yield name, granted
+
+
+def test_the_grammar_takes_it():
+    found = parsed()
+    assert {
+        "param": list(found["parameters"]),
+        "var": list(found["variables"]),
+        "resource": list(found["resources"]),
+        "output": list(found["outputs"]),
+    } == DECLARED
 
 
 def test_no_name_is_declared_twice():
@@ -66,21 +100,28 @@ def test_every_parameter_is_used(name):
 
 
 def test_every_resource_has_a_version_that_is_not_a_preview():
-    for kind, version in re.findall(r"^resource \w+ '([^'@]+)@([^']+)' = ", TEXT, flags=re.M):
-        assert re.fullmatch(r"Microsoft\.\w+(/\w+)+", kind), kind
-        assert re.fullmatch(r"20\d\d-\d\d-\d\d", version), kind
-    assert len(re.findall(r"^resource ", TEXT, flags=re.M)) == len(DECLARED["resource"])
+    versions = {}
+    for found in parsed()["resources"].values():
+        assert re.fullmatch(r"Microsoft\.\w+(/\w+)+", found["type"])
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d", found["api_version"]), found["type"]
+        service = found["type"].partition("/")[0]
+        if service != "Microsoft.Network":  # its zones have versions of their own
+            assert versions.setdefault(service, found["api_version"]) == found["api_version"], service
 
 
-def test_a_child_has_a_parent_and_what_is_assigned_a_scope():
-    for block in re.split(r"(?m)^resource ", TEXT)[1:]:
-        kind = re.match(r"\w+ '([^'@]+)@", block)[1]
-        depth = kind.count("/")
-        if kind.endswith("roleAssignments"):
-            assert re.search(r"(?m)^  scope: \w+", block), block[:60]
-            assert "principalType:" in block
-        elif depth > 1:
-            assert re.search(r"(?m)^ +parent: \w+", block), block[:60]
+def test_a_child_has_its_parent_and_what_is_assigned_a_scope():
+    kinds = {name: kind for name, kind, _ in resources()}
+    for name, kind, body in resources():
+        if kind == "Microsoft.Authorization/roleAssignments":
+            scope = body["scope"]
+            if not isinstance(scope, str):  # one of a loop
+                scope = scope["operator"]["operands"]["operand_1"]
+            assert scope in kinds, name
+            assert body["properties"]["principalType"] in ("ServicePrincipal", "Group")
+        elif kind.count("/") > 1:
+            assert kinds[body["parent"]] == kind.rpartition("/")[0], name
+        else:
+            assert "parent" not in body
 
 
 def test_nothing_is_open_that_need_not_be():
@@ -93,22 +134,26 @@ def test_nothing_is_open_that_need_not_be():
 
 
 def test_roles_that_we_define_name_no_wildcard_on_data_and_no_right_to_change_rights():
-    for actions in re.findall(r"(?:dataActions|actions): \[(.*?)\]", TEXT, flags=re.S):
-        assert "Authorization" not in actions
-        assert not re.search(r"'\*'|/\*/", actions)
-    for actions in re.findall(r"dataActions: \[(.*?)\]", TEXT, flags=re.S):
-        assert "*" not in actions
-        assert "delete" not in actions
-    (signs,) = re.findall(
-        r"roleName: '\$\{name\}: signs releases'.*?dataActions: \[(.*?)\]", TEXT, flags=re.S
-    )
-    assert set(re.findall(r"keys/(\w+)", signs)) == {"read", "sign"}
+    granted = dict(roles_of_ours())
+    assert set(granted) == {"runs", "sends", "signs"}
+    for rights in granted.values():
+        assert set(rights) <= {"actions", "dataActions"}
+        for action in rights.get("actions", []) + rights.get("dataActions", []):
+            assert action.startswith("Microsoft.")
+            assert "Authorization" not in action
+            assert "*" not in action.removesuffix("/*")
+        for action in rights.get("dataActions", []):
+            assert "*" not in action
+            assert "delete" not in action
+    assert {re.search(r"keys/(\w+)", action)[1] for action in granted["signs"]["dataActions"]} == {
+        "read",
+        "sign",
+    }
 
 
 def test_roles_of_azure_are_named_by_their_ids_and_used():
-    ids = dict(re.findall(r"^  (\w+): '([0-9a-f-]{36})'$", TEXT, flags=re.M))
-    assert len(set(ids.values())) == len(ids) > 5
-    for name in ids:
+    assert parsed()["variables"]["roles"]["value"] == BUILT_IN
+    for name in BUILT_IN:
         assert f"roles.{name}" in TEXT
 
 

@@ -36,11 +36,11 @@ param workspaceVmSize string = 'Standard_D4s_v3'
 var namespace = 'edge-ai'
 var pool = 'edge-ai-assets/pool'
 var repository = 'edge/releases'
-var roles = {
+var roles = { // Azure's own, by the ids that its documentation gives them
   acrPull: '7f951dda-4ed3-4680-a7ca-43fe172d538d'
-  acrPush: '8311e382-0749-4cb8-b64a-304f252e45ec'
+  acrPush: '8311e382-0749-4cb8-b61a-304f252e45ec'
   blobContributor: 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
-  blobReader: '2a2b9908-6ea1-4ae2-8e65-a390df84e7d1'
+  blobReader: '2a2b9908-6ea1-4ae2-8e65-a410df84e7d1'
   clusterAdministrator: 'b1ff04bb-8a4e-4dc4-8eb5-8693973ce19b'
   dataScientist: 'f6c7c914-8db3-469d-8ca1-694a8f32e121'
   networkContributor: '4d97b98b-1d4f-4787-a291-c67834d212e7'
@@ -171,7 +171,7 @@ resource factoryLands 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 
 // ---- The registry of releases, and of the images of the cluster.
 
-resource registry 'Microsoft.ContainerRegistry/registries@2023-07-01' = {
+resource registry 'Microsoft.ContainerRegistry/registries@2025-04-01' = {
   name: name
   location: location
   sku: { name: 'Standard' }
@@ -290,7 +290,7 @@ resource secrets 'Microsoft.KeyVault/vaults@2023-07-01' = {
   }
 }
 
-resource training 'Microsoft.MachineLearningServices/workspaces@2024-10-01' = {
+resource training 'Microsoft.MachineLearningServices/workspaces@2025-06-01' = {
   name: '${name}-training'
   location: location
   identity: { type: 'SystemAssigned' }
@@ -300,11 +300,11 @@ resource training 'Microsoft.MachineLearningServices/workspaces@2024-10-01' = {
     keyVault: secrets.id
     applicationInsights: insights.id
     containerRegistry: registry.id
-    systemDatastoresAuthMode: 'identity'
+    systemDatastoresAuthMode: 'Identity'
   }
 }
 
-resource compute 'Microsoft.MachineLearningServices/workspaces/computes@2024-10-01' = {
+resource compute 'Microsoft.MachineLearningServices/workspaces/computes@2025-06-01' = {
   parent: training
   name: 'cpu'
   location: location
@@ -323,7 +323,7 @@ resource compute 'Microsoft.MachineLearningServices/workspaces/computes@2024-10-
 }
 
 // Where jobs find the lake: training sets, what they are given, and where their candidates go.
-resource lakeStore 'Microsoft.MachineLearningServices/workspaces/datastores@2024-10-01' = {
+resource lakeStore 'Microsoft.MachineLearningServices/workspaces/datastores@2025-06-01' = {
   parent: training
   name: 'lake'
   properties: {
@@ -504,7 +504,14 @@ resource network 'Microsoft.Network/virtualNetworks@2023-11-01' = {
   properties: {
     addressSpace: { addressPrefixes: ['10.40.0.0/16'] }
     subnets: [
-      { name: 'nodes', properties: { addressPrefix: '10.40.0.0/20' } }
+      {
+        name: 'nodes'
+        properties: {
+          addressPrefix: '10.40.0.0/20'
+          // By it the share with the home lets nodes in. Its driver would add it, the next deployment take it away.
+          serviceEndpoints: [{ service: 'Microsoft.Storage' }]
+        }
+      }
       {
         name: 'postgres'
         properties: {

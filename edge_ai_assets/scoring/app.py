@@ -43,6 +43,8 @@ T = TypeVar("T")
 MAX_KEY = 200
 SMALL_BODY = 16 * 1024
 """Bodies below this size are scored on the event loop, with others; above it in a thread."""
+SMALL_ANSWER = 2_000
+"""Rows, as columns, of which an answer is written on the event loop: it takes less than changing threads."""
 JSON = b"application/json"
 CSV = b"text/csv"
 ARROW = b"application/vnd.apache.arrow.stream"
@@ -169,7 +171,7 @@ class App:
         request.respond(response)
 
     def _waiting(self) -> int:
-        """Rows of large requests that are not scored yet."""
+        """Bytes of large bodies that are not scored yet."""
         return sum(scorer.waiting for scorer in self._scorers)
 
     def close(self) -> None:
@@ -207,10 +209,13 @@ class App:
     async def _score_alone(self, request: Request) -> Response:
         """A request that is large, may have come before, or is no plain JSON."""
         kind, key = gate.kind(request), _key(request)
-        rows = await self._in(self._parses, partial(self._read_rows, request, kind))
-        answer = await self._once(self._scorers[0], rows, key)
+        read = partial(self._read_rows, request, kind)
+        rows, answer = await self._once(self._scorers[0], read, len(request.body), key)
         table = kind == CSV and CSV in request.headers.get(b"accept", b"")
-        return await self._in(self._parses, partial(self._answer, answer, table, rows.columnar))
+        write = partial(self._answer, answer, table, rows.columnar)
+        if rows.columnar and not table and rows.number <= SMALL_ANSWER:
+            return write()
+        return await self._in(self._parses, write)
 
     def _answer(self, answer: Answer, table: bool, columnar: bool) -> Response:
         if table:
@@ -236,19 +241,20 @@ class App:
         self._metrics.parsed(time.perf_counter() - began)
         return rows
 
-    async def _once(self, scorer: Scorer, rows: Rows, key: str | None) -> Answer:
+    async def _once(
+        self, scorer: Scorer, read: Callable[[], Rows], size: int, key: str | None
+    ) -> tuple[Rows, Answer]:
         """Score rows; those of a key that is known are answered from what was written then."""
         if key is None:
-            return await scorer.score(rows)
-        contract = scorer.model.contract
-        fingerprint = await self._in(self._parses, partial(requests.fingerprint, rows, contract))
+            return await scorer.score(read, size)
+        rows, fingerprint = await self._in(self._parses, partial(_known_by, read, scorer.model.contract))
         seen = await self._standing.read(lambda outbox: outbox.find(key, fingerprint))
         if seen is None:
             try:
-                return await scorer.score(rows, key=key, fingerprint=fingerprint)
+                return await scorer.score(lambda: rows, size, key=key, fingerprint=fingerprint)
             except Repeated as repeated:  # by a request that was on its way beside this one
                 seen = repeated.receipt
-        return await self._repeat(key, seen)
+        return rows, await self._repeat(key, seen)
 
     async def _repeat(self, key: str, receipt: Receipt) -> Answer:
         if not receipt.same:
@@ -272,9 +278,16 @@ class App:
 
     async def _infer(self, scorer: Scorer, version: str, request: Request) -> Response:
         contract = scorer.model.contract
-        infer, rows = await self._in(self._parses, partial(_read_tensors, request, contract))
-        answer = await scorer.score(rows)
-        return await self._in(self._parses, partial(self._tensors, infer, contract, version, answer, request))
+        asked: list[oip.Infer] = []
+
+        def read() -> Rows:
+            asked.append(oip.infer(request.headers, _body(request), contract))
+            return requests.of_columns(asked[0].columns, asked[0].context, contract)
+
+        _, answer = await scorer.score(read, len(request.body))
+        return await self._in(
+            self._parses, partial(self._tensors, asked[0], contract, version, answer, request)
+        )
 
     def _tensors(
         self, infer: oip.Infer, contract: Contract, version: str, answer: Answer, request: Request
@@ -341,9 +354,10 @@ def _body(request: Request) -> bytes:
     return request.body if encoding is None else decoded(request.body, encoding, MAX_BODY)
 
 
-def _read_tensors(request: Request, contract: Contract) -> tuple[oip.Infer, Rows]:
-    infer = oip.infer(request.headers, _body(request), contract)
-    return infer, requests.of_columns(infer.columns, infer.context, contract)
+def _known_by(read: Callable[[], Rows], contract: Contract) -> tuple[Rows, bytes]:
+    """Rows, and what a request that comes again is known by."""
+    rows = read()
+    return rows, requests.fingerprint(rows, contract)
 
 
 def _read_feedback(request: Request) -> list[FeedbackItem]:

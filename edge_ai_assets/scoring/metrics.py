@@ -49,7 +49,7 @@ FAMILIES = {
     "edge_ai_positive_rows": Family("Rows scored at or above the threshold."),
     "edge_ai_outside_values": Family("Values outside the range that was trained on.", ("input",)),
     "edge_ai_missing_values": Family("Values that were missing.", ("input",)),
-    "edge_ai_waiting_rows": Family("Rows of large requests that wait to be scored.", gauge=True),
+    "edge_ai_waiting_bytes": Family("Large bodies that wait to be scored.", gauge=True),
     "edge_ai_connections": Family("Open connections.", gauge=True),
     "edge_ai_release_info": Family("What is served.", ("site", "digest", "version"), gauge=True),
     "edge_ai_outbox_rows": Family("Rows in the outbox, by what became of them.", ("state",), gauge=True),
@@ -81,7 +81,7 @@ class Metrics:
         self._commit_requests = self._place("edge_ai_commit_requests")
         self._rows = self._place("edge_ai_rows")
         self._positive = self._place("edge_ai_positive_rows")
-        self._waiting = self._place("edge_ai_waiting_rows")
+        self._waiting = self._place("edge_ai_waiting_bytes")
         self._connections = self._place("edge_ai_connections")
         self._inputs = len(contract.inputs)
         self._by_input = self._end
@@ -156,7 +156,7 @@ class Metrics:
         outbox_bytes: int,
         oldest_pending: float | None,
         disk_free: int,
-        waiting_rows: int,
+        waiting: int,
     ) -> bytes:
         """The body of an answer to GET /metrics; `text/plain; version=0.0.4`.
 
@@ -164,9 +164,9 @@ class Metrics:
             outbox: rows by what became of them, as `Outbox.counts`.
             oldest_pending: seconds since the oldest row that still has a way to go; None if there is none.
             disk_free: bytes that the outbox's disk has left.
-            waiting_rows: of this worker.
+            waiting: bytes of large bodies, of this worker.
         """
-        self._values[self._waiting] = waiting_rows
+        self._values[self._waiting] = waiting
         given: dict[str, Values] = {
             "edge_ai_release_info": {(site, release, str(version)): 1.0},
             "edge_ai_outbox_rows": {(state,): rows for state, rows in outbox.items() if state != "scored"},

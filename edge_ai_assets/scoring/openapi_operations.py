@@ -27,7 +27,7 @@ ERRORS = {
     417: ("ExpectationFailed", "Expect is something else than 100-continue."),
     421: ("Misdirected", "The service serves this machine only, and Host names another one."),
     422: ("UnprocessableContent", "A value is refused; row, field and bound are named."),
-    429: ("TooManyRequests", "Too many rows are waiting; nothing was written."),
+    429: ("TooManyRequests", "Too much is waiting; nothing was written."),
     431: ("HeadersTooLarge", "The head of the request is too large."),
     500: ("InternalError", "An error of the service; it is in the log under the same request id."),
     503: ("Unavailable", "The service cannot write now, or has too many connections; nothing was written."),

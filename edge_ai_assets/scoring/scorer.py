@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 GROUP_ROWS = 256
 """Rows from which on a group is not made larger: the loop stands still while it is scored."""
 THREADS = 2
-"""For large requests: while one is in onnxruntime, the next is checked."""
-WAITING_ROWS = 200_000
-"""Of large requests, before further ones are refused; one that finds none waiting is always taken."""
+"""For large requests: while one is in onnxruntime, the next is read and checked."""
+WAITING_BYTES = 64 * 1024 * 1024
+"""Of large bodies, before further ones are refused; one that finds none waiting is always taken."""
 
 
 class Work(NamedTuple):
@@ -42,7 +42,7 @@ class Work(NamedTuple):
 
 
 class QueueFull(RuntimeError):
-    """More rows are waiting to be scored than are kept in memory; try again soon."""
+    """More is waiting to be scored than is kept in memory; try again soon."""
 
 
 class Repeated(Exception):
@@ -74,7 +74,7 @@ class Scorer:
         self.model, self.release = model, release
         self._writer, self._metrics = writer, metrics
         self.waiting = 0
-        """Rows of large requests."""
+        """Bytes of large bodies."""
         self._pending: list[Work] = []
         self._rows = 0
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="large-requests")
@@ -91,32 +91,40 @@ class Scorer:
         self._pending.append(work)
         self._rows += work.rows.number
 
-    async def score(self, rows: Rows, *, key: str | None = None, fingerprint: bytes = b"") -> Answer:
-        """Score one request alone, in a thread.
+    async def score(
+        self, read: Callable[[], Rows], size: int, *, key: str | None = None, fingerprint: bytes = b""
+    ) -> tuple[Rows, Answer]:
+        """Read and score one request alone, in a thread: in one, since each change of threads costs more
+        than it takes to write a small request's answer.
 
         Args:
+            read: gives the rows.
+            size: of the body, bytes.
             key: idempotency key; fingerprint: digest of the request.
 
         Raises:
             QueueFull: too much is waiting.
             Repeated: the key is known. In both cases nothing was scored.
             ContractError, ModelError: the rows are refused.
-            Exception: as Writer.write; nothing was written.
+            Exception: as `read` and Writer.write; nothing was written.
         """
-        if self.waiting and self.waiting + rows.number > WAITING_ROWS:
-            raise QueueFull(f"{self.waiting} rows are waiting to be scored, at most {WAITING_ROWS} may")
+        if self.waiting and self.waiting + size > WAITING_BYTES:
+            raise QueueFull(f"{self.waiting} bytes are waiting to be scored, at most {WAITING_BYTES} may")
         outcome: list[Answer | Exception] = []
-        works = [Work(rows, outcome.append)]
-        self.waiting += rows.number
+
+        def job() -> tuple[Rows, Group]:
+            rows = read()
+            return rows, self._score([Work(rows, outcome.append)], key, fingerprint)
+
+        self.waiting += size
         try:
-            loop = asyncio.get_running_loop()
-            group = await loop.run_in_executor(self._threads, self._score, works, key, fingerprint)
+            rows, group = await asyncio.get_running_loop().run_in_executor(self._threads, job)
         finally:
-            self.waiting -= rows.number
+            self.waiting -= size
         self._write(group)
         if isinstance(outcome[0], Exception):
             raise outcome[0]
-        return outcome[0]
+        return rows, outcome[0]
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -144,12 +152,12 @@ class Scorer:
         contract = self.model.contract
         wide = matrix(works[0].rows) if len(works) == 1 else _together(works)
         narrow = contract.narrowed(wide)
-        beyond = contract.beyond(narrow)
-        outside = beyond.any(axis=1)
+        beyond = _marked(contract.beyond(narrow))
+        missing = _marked(np.isnan(narrow))
         scores = self.model.score(narrow)
         predicted = self.model.predicted(scores)
         scored = scores.astype("<f8")
-        flags = (predicted * PREDICTED + outside * OUTSIDE).astype(np.uint8)
+        flags = (predicted * PREDICTED + beyond.rows * OUTSIDE).astype(np.uint8)
         batch = Batch(
             key=key,
             release=self.release,
@@ -158,8 +166,8 @@ class Scorer:
             fingerprint=fingerprint,
         )
         self._metrics.scored(len(wide), len(works), time.perf_counter() - began)
-        self._metrics.drift(len(wide), int(predicted.sum()), beyond.sum(axis=0), np.isnan(narrow).sum(axis=0))
-        return Group(works, batch, scored.tolist(), predicted.tolist(), np.asarray(outside).tolist())
+        self._metrics.drift(len(wide), np.count_nonzero(predicted), beyond.inputs, missing.inputs)
+        return Group(works, batch, scored.tolist(), predicted.tolist(), beyond.rows.tolist())
 
     def _blocks(
         self, works: Sequence[Work], wide: np.ndarray, scores: np.ndarray, flags: np.ndarray
@@ -204,6 +212,22 @@ class Scorer:
             )
             work.done(answer)
             start = end
+
+
+class _Marked(NamedTuple):
+    """What is marked in a matrix, shape (rows, inputs)."""
+
+    rows: np.ndarray
+    """Whether a row has a mark, shape (rows,)."""
+    inputs: np.ndarray
+    """How many each input has, shape (inputs,)."""
+
+
+def _marked(marks: np.ndarray) -> _Marked:
+    """Mostly there are none, which is quickly seen: along an axis numpy is ten times slower."""
+    if not marks.any():
+        return _Marked(np.zeros(len(marks), bool), np.zeros(marks.shape[1], np.intp))
+    return _Marked(marks.any(axis=1), marks.sum(axis=0))
 
 
 def _together(works: Sequence[Work]) -> np.ndarray:

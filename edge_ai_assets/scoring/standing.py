@@ -129,7 +129,7 @@ class Standing:
             outbox_bytes=outbox.size(),
             oldest_pending=None if oldest is None else max(0.0, time.time() - oldest / 1e6),
             disk_free=_free(self._path.parent),
-            waiting_rows=waiting,
+            waiting=waiting,
         )
 
 

@@ -758,14 +758,16 @@ def test_two_releases_are_served_by_their_numbers(model: Model, tmp_path: Path):
 
 def test_too_much_that_waits_is_429_and_what_waits_is_answered(counted, monkeypatch):
     site, counting = counted
-    monkeypatch.setattr(scorers, "WAITING_ROWS", 1500)
+    size = len(json.dumps(large(1000)))
+    monkeypatch.setattr(scorers, "WAITING_BYTES", int(1.5 * size))
     counting.gate.clear()
     threading.Timer(0.3, counting.gate.set).start()
     answers = site.calls(*[post(large(1000))] * 3)
     refused = [answer for answer in answers if answer.status == 429]
     assert [answer.status for answer in answers].count(200) == 1 and len(refused) == 2
     assert refused[0].headers["retry-after"] == "1"
-    assert "1000 rows are waiting to be scored, at most 1500 may" in refused[0].json["error"]
+    waiting = rf"{size} bytes are waiting to be scored, at most {int(1.5 * size)} may"
+    assert waiting in refused[0].json["error"]
     assert site.score(large(50_000)).status == 200  # larger than the bound, but nothing waits
     assert len(rows(site)) == 51_000
 

@@ -32,7 +32,7 @@ SITE: dict[str, Any] = {
     "outbox_bytes": 4096,
     "oldest_pending": 2.5,
     "disk_free": 10**12,
-    "waiting_rows": 0,
+    "waiting": 0,
 }
 
 
@@ -71,7 +71,7 @@ def test_what_was_counted_is_what_is_read(metrics):
     metrics.committed(40, 2, 3e-4)
     metrics.drift(40, 3, np.array([1, 0, 0, 0]), np.array([0, 0, 5, 0]))
     metrics.connected(12)
-    found = Scraped(metrics, waiting_rows=9)
+    found = Scraped(metrics, waiting=9)
     assert found.of("edge_ai_requests_total", route="score", code="200") == 2
     assert found.of("edge_ai_requests_total", route="score", code="429") == 1
     assert found.of("edge_ai_requests_total", route="score", code="other") == 1
@@ -90,7 +90,7 @@ def test_what_was_counted_is_what_is_read(metrics):
     assert found.of("edge_ai_rows_total") == 40 and found.of("edge_ai_positive_rows_total") == 3
     assert found.of("edge_ai_outside_values_total", input="Pressure [bar]") == 1
     assert found.of("edge_ai_missing_values_total", input="Pump type") == 5
-    assert found.of("edge_ai_connections") == 12 and found.of("edge_ai_waiting_rows") == 9
+    assert found.of("edge_ai_connections") == 12 and found.of("edge_ai_waiting_bytes") == 9
     assert found.of("edge_ai_release_info", site="bergen", digest="sha256:aa", version="3") == 1
     assert found.of("edge_ai_outbox_rows", state="pending") == 4
     assert found.of("edge_ai_outbox_scored_total") == 7

@@ -21,6 +21,7 @@ from edge_ai_assets.scoring.answers import Answer
 from edge_ai_assets.scoring.bodies.json_body import JsonReader
 from edge_ai_assets.scoring.contract import Contract, ContractError
 from edge_ai_assets.scoring.metrics import Metrics
+from edge_ai_assets.scoring.refused import Refused
 from edge_ai_assets.scoring.requests import Rows
 from edge_ai_assets.scoring.scorer import QueueFull, Repeated, Scorer, Work
 from edge_ai_assets.scoring.writer import Busy
@@ -92,6 +93,11 @@ class Site:
         self.model, self.disk = Sigmoid(contract), Disk()
         self.metrics = Metrics(None, contract)
         self.scorer = Scorer(self.model, "sha256:aa", self.disk, self.metrics)  # type: ignore[arg-type]
+
+    async def alone(self, rows: Rows, **known: Any) -> Answer:
+        """One large request, a byte a row."""
+        _, answer = await self.scorer.score(lambda: rows, rows.number, **known)
+        return answer
 
     async def together(self, *requests: Rows) -> list[Answer | Exception]:
         """Small requests that come while the loop turns once."""
@@ -172,7 +178,7 @@ async def test_a_disk_that_fails_fails_all_of_the_group_and_none_is_answered():
     site.disk.error = Busy("held")
     assert await site.together(read(RECORD), read(RECORD)) == [site.disk.error] * 2
     with pytest.raises(Busy):
-        await site.scorer.score(read(RECORD))
+        await site.alone(read(RECORD))
     site.disk.error = None
     (answer,) = await site.together(read(RECORD))
     assert isinstance(answer, Answer) and answer.first == 1
@@ -210,7 +216,7 @@ def test_in_a_group_each_gets_what_it_would_get_alone(together: list[Rows]):
         answers = await site.together(*together)
         for number, (rows, answer) in enumerate(zip(together, answers, strict=True)):
             (single,) = await alone.together(rows)
-            large = await alone.scorer.score(rows)
+            large = await alone.alone(rows)
             assert answer._replace(first=0, head=None) == single._replace(first=0, head=None)
             assert answer._replace(first=0, head=None) == large._replace(first=0, head=None), number
         kept = site.disk.rows()
@@ -240,7 +246,7 @@ def known(row: journal.Row) -> tuple[Any, ...]:
 async def test_a_large_request_is_scored_in_a_thread_and_written_in_blocks():
     site = Site()
     number = 2 * journal.MAX_ROWS + 1
-    answer = await site.scorer.score(read(*[RECORD] * number))
+    answer = await site.alone(read(*[RECORD] * number))
     assert threading.main_thread() not in site.model.threads
     assert [rows for rows, _ in site.disk.batches[0].blocks] == [journal.MAX_ROWS, journal.MAX_ROWS, 1]
     assert answer.first == 1 and len(answer.scores) == number == len(site.disk.rows())
@@ -251,7 +257,7 @@ async def test_a_large_request_is_scored_in_a_thread_and_written_in_blocks():
 async def test_small_requests_do_not_wait_for_large_ones():
     site = Site()
     site.model.gate.clear()
-    large = asyncio.create_task(site.scorer.score(read(*[RECORD] * 100)))
+    large = asyncio.create_task(site.alone(read(*[RECORD] * 100)))
     await asyncio.sleep(0.01)
     assert site.scorer.waiting == 100
     site.model.gate.set()
@@ -262,17 +268,32 @@ async def test_small_requests_do_not_wait_for_large_ones():
 
 @on_loop
 async def test_more_than_may_wait_is_refused_but_one_alone_never(monkeypatch):
-    monkeypatch.setattr(module, "WAITING_ROWS", 10)
+    monkeypatch.setattr(module, "WAITING_BYTES", 10)
     site = Site()
     site.model.gate.clear()
-    first = asyncio.create_task(site.scorer.score(read(*[RECORD] * 50)))
+    first = asyncio.create_task(site.alone(read(*[RECORD] * 50)))
     await asyncio.sleep(0)
-    with pytest.raises(QueueFull, match="50 rows are waiting to be scored, at most 10 may"):
-        await site.scorer.score(read(RECORD))
+    with pytest.raises(QueueFull, match="50 bytes are waiting to be scored, at most 10 may"):
+        await site.alone(read(RECORD))
     site.model.gate.set()
     assert len((await first).scores) == 50
-    assert len((await site.scorer.score(read(*[RECORD] * 50))).scores) == 50
+    assert len((await site.alone(read(*[RECORD] * 50))).scores) == 50
     assert site.scorer.waiting == 0
+
+
+@on_loop
+async def test_a_large_request_is_read_where_it_is_scored_and_one_that_cannot_be_gives_its_place_back():
+    site = Site()
+    threads: list[threading.Thread] = []
+
+    def unreadable() -> Rows:
+        threads.append(threading.current_thread())
+        raise Refused(400, "no JSON")
+
+    with pytest.raises(Refused, match="no JSON"):
+        await site.scorer.score(unreadable, 9)
+    await site.alone(read(RECORD))
+    assert site.scorer.waiting == 0 and set(threads) <= site.model.threads and len(site.disk.rows()) == 1
 
 
 @on_loop
@@ -280,16 +301,16 @@ async def test_a_refused_large_request_gives_its_place_back():
     site = Site()
     for _ in range(2):
         with pytest.raises(ContractError, match="row 1: 'Temperature' is 151"):
-            await site.scorer.score(read(RECORD, RECORD | {"Temperature": 151}))
+            await site.alone(read(RECORD, RECORD | {"Temperature": 151}))
     assert site.scorer.waiting == 0 and site.disk.batches == []
 
 
 @on_loop
 async def test_a_key_that_is_known_by_now_is_told_and_nothing_is_written():
     site = Site()
-    first = await site.scorer.score(read(RECORD, RECORD), key="a", fingerprint=b"1")
+    first = await site.alone(read(RECORD, RECORD), key="a", fingerprint=b"1")
     with pytest.raises(Repeated) as caught:
-        await site.scorer.score(read(RECORD, RECORD), key="a", fingerprint=b"1")
+        await site.alone(read(RECORD, RECORD), key="a", fingerprint=b"1")
     assert (caught.value.receipt.first, caught.value.receipt.rows) == (first.first, 2)
     assert (site.disk.batches[0].key, site.disk.batches[0].fingerprint) == ("a", b"1")
     assert len(site.disk.rows()) == 2

@@ -24,6 +24,7 @@ from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.scoring import folder as files
 from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.scoring.client import Client
+from edge_ai_assets.scoring.http import IDLE_SECONDS
 from edge_ai_assets.scoring.supervisor import DeploymentFailed, Status
 from edge_ai_assets_tests.tiny_model import tiny_release
 
@@ -168,7 +169,7 @@ def test_a_connection_nobody_uses_does_not_hold_up_the_end(folder: Path, release
         deploy(folder, 1, releases[1])
         began = time.monotonic()
         supervisor.stop(folder)  # ends the former process too, which waits for its connection
-        assert time.monotonic() < began + 4
+        assert time.monotonic() < began + IDLE_SECONDS
         assert idle.recv(1) == b""
 
 

@@ -57,7 +57,7 @@ def exposition(image="sha256:2", codes=(("score", 200, 90), ("score", 503, 10)),
         outbox_bytes=0,
         oldest_pending=None,
         disk_free=0,
-        waiting_rows=0,
+        waiting=0,
     )
 
 

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, UnsetType
 
 from edge_ai_assets.scoring.context import CONTEXT
@@ -139,7 +140,7 @@ class JsonReader:
         request = self._columns.decode(body)
         given = msgspec.structs.astuple(request.columns)
         columns = {
-            item.name: values
+            item.name: values if item.kind == "category" else np.array(values, np.float64)
             for item, values in zip(self._contract.inputs, given, strict=False)
             if values is not UNSET
         }

@@ -82,4 +82,4 @@ def retry(site: SiteHome, queued: bool, far: FarEnds = NOTHING_FAR) -> Again:
         return Again(made, 0, left)
     with ExitStack() as opened:
         hub = far.hub() or forwarding.embedded(site, opened)
-        return Again(made, settling.retry(hub.dead, hub.letters), left)
+        return Again(made, settling.retry(hub.dead, hub.letters, hub.receipts), left)

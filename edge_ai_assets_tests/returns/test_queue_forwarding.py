@@ -501,7 +501,23 @@ def test_a_dead_letter_has_its_reason_and_comes_back(home, batch):
     found = [letters.exhume(m.body, m.tries, m.sent_at) for m in dead.peek(32)]
     assert [(each.tries, each.reason) for each in found] == [(5, worked.dead[0])] * 2
     assert home.outbox.counts().pending == 4
-    assert settling.retry(dead, queue) == 2 and dead.count() == 0
+    assert settling.retry(dead, queue, home.queue("receipts")) == 2 and dead.count() == 0
+    home.finish()
+    check(home, 2, 0, 2)
+
+
+def test_a_dead_receipt_comes_back_as_a_receipt(home, batch):
+    fill(home, batch, 4, 0)
+    home.enqueue(Fuse())
+    home.work(Fuse())
+    receipts, dead, queue = home.queue("receipts"), home.queue("dead"), home.queue("letters")
+    given = receipts.receive(32, 60)
+    assert given
+    for message in given:
+        dead.send(letters.bury(message.body, "two chains have begun", message.tries, home.now()))
+        receipts.delete(message)
+    assert settling.retry(dead, queue, receipts) == len(given)
+    assert (queue.count(), receipts.count(), dead.count()) == (0, len(given), 0)
     home.finish()
     check(home, 2, 0, 2)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
@@ -179,6 +180,15 @@ def decode_receipt(body: bytes) -> Receipt:
     receipt = _decode(body, Receipt)
     _check_ranges(receipt)
     return receipt
+
+
+def is_receipt(body: bytes) -> bool:
+    """Whether a message is a receipt, and not a letter, whose fields would do for one."""
+    for decode, receipt in ((decode_letter, False), (decode_receipt, True)):
+        with suppress(LetterError):
+            decode(body)
+            return receipt
+    return False
 
 
 def ranges_of(receipt: Receipt, table: str) -> list[Spans]:

@@ -112,12 +112,13 @@ def settle(
     return Settled(done, names, dict(withheld), waiting, failed, buried)
 
 
-def retry(dead: Queue, queue: Queue, most: int = 1_000) -> int:
-    """Put the queue's dead letters back on it, when what made them fail was put right; how many."""
+def retry(dead: Queue, queue: Queue, receipts: Queue, most: int = 1_000) -> int:
+    """Put dead letters and receipts back on their queues, when what made them fail was put right; how many."""
     moved = 0
     while moved < most and (messages := dead.receive(32, HIDDEN_SECONDS)):
         for message in messages:
-            queue.send(letters.exhume(message.body, message.tries, message.sent_at).body)
+            body = letters.exhume(message.body, message.tries, message.sent_at).body
+            (receipts if letters.is_receipt(body) else queue).send(body)
             dead.delete(message)
             moved += 1
     return moved

@@ -99,6 +99,7 @@ def import_(
     nothing.
     """
     from edge_ai_assets.delivery import bundle as bundles
+    from edge_ai_assets.delivery.errors import WithdrawnError
     from edge_ai_assets.returns import clock
     from edge_ai_assets.stack_hub import connecting, delivery, provision
 
@@ -106,7 +107,11 @@ def import_(
     store, trust = delivery.store_of(at), provision.trust(at)
     with tempfile.TemporaryDirectory(dir=at.root) as scratch:
         path = _whole(file, Path(scratch))
-        release = bundles.import_bundle(path, store.layout, trust, runs_images=store.runs_images)
+        try:
+            release = bundles.import_bundle(path, store.layout, trust, runs_images=store.runs_images)
+        except WithdrawnError:  # it brings that word, and acknowledgements
+            connecting.apply_acks_of(at, path, clock.now())
+            raise
         acknowledged = connecting.apply_acks_of(at, path, clock.now())
         store.fetch(store.layout, trust)
         _keep(path, at.media)

@@ -31,6 +31,7 @@ from edge_ai_assets.site_cli import sites
 from edge_ai_assets.storage_cli import storage
 from edge_ai_assets.tokens_cli import tokens
 from edge_ai_assets.usecase import UseCase, UseCaseError
+from edge_ai_assets.withdraw_cli import withdraw
 
 if TYPE_CHECKING:
     from edge_ai_assets.demo.outcome import Outcome
@@ -57,6 +58,7 @@ app.add_typer(ledger, name="ledger")
 app.add_typer(vm, name="vm")
 app.add_typer(keys, name="keys")
 app.add_typer(bundle, name="bundle")
+release.command()(withdraw)
 app.add_typer(release, name="release")
 app.add_typer(rollout, name="rollout")
 app.add_typer(storage, name="storage")

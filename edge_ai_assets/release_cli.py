@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from edge_ai_assets.usecase import UseCase
 
 release = typer.Typer(
-    no_args_is_help=True, help="Release a model or a container of your own; set the runtime image."
+    no_args_is_help=True,
+    help="Release a model or a container of your own; set the runtime image; withdraw a release.",
 )
 
 Image = Annotated[

@@ -18,6 +18,7 @@ from edge_ai_assets import here
 from edge_ai_assets.usecase import Ring
 
 if TYPE_CHECKING:
+    from edge_ai_assets.home import Home
     from edge_ai_assets.stack_hub.rollout.steps import Done
 
 rollout = typer.Typer(
@@ -44,10 +45,15 @@ def status(as_json: Json = False) -> None:
         _answer(found)
         return
     sys.stdout.write(f"{found['decision']}: {found['reason']}\n")
+    for each in found["withdrawn"]:
+        sys.stdout.write(
+            f"release {each['release']} was withdrawn by {each['who']} on {each['at'][:10]}: {each['why']}\n"
+        )
     for name, site in found["sites"].items():
         evidence = f"; {site['evidence']['says']}: {site['evidence']['because']}" if site["evidence"] else ""
         fell = f"; fell back: {site['fell_back']}" if site["fell_back"] else ""
         held = f"; {site['held']}" if site["held"] else ""
+        held += f"; WITHDRAWN: {site['withdrawn']}" if site["withdrawn"] else ""
         release = f"release {site['release']}" if site["release"] else "nothing"
         sys.stdout.write(f"{site['ring']:<7} {name}: {release}{evidence}{held}{fell}\n")
 
@@ -58,7 +64,7 @@ def pause(reason: Reason, as_json: Json = False) -> None:
     from edge_ai_assets.stack_hub.rollout import steps
 
     home, _ = here.home_and_usecase()
-    _done(steps.pause(home, _who(), reason), as_json)
+    _done(steps.pause(home, who(), reason), as_json)
 
 
 @rollout.command()
@@ -78,7 +84,7 @@ def resume(
     from edge_ai_assets.stack_hub.rollout import steps
 
     home, usecase = here.home_and_usecase()
-    _done(steps.resume(home, usecase, _who(), reason, sites=sites or [], accept=accept), as_json)
+    _done(steps.resume(home, usecase, who(), reason, sites=sites or [], accept=accept), as_json)
 
 
 @rollout.command()
@@ -99,27 +105,33 @@ def rollback(
     from edge_ai_assets.stack_hub.rollout import steps
 
     home, usecase = here.home_and_usecase()
-    _done(steps.roll_back(home, usecase, _who(), reason, to=to, sites=sites or []), as_json)
+    _done(steps.roll_back(home, usecase, who(), reason, to=to, sites=sites or []), as_json)
 
 
-def _who() -> str:
+def who() -> str:
+    """Who decides something here, for the record."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # in a container, whose user may have no name
         return f"user {os.getuid()}"
 
 
-def _done(done: Done, as_json: bool) -> None:
-    """Record what was decided in Dagster's log, if there is one here, and answer with what holds now."""
-    from edge_ai_assets.stack_hub.rollout import standing
-
-    home, _ = here.home_and_usecase()
+def record(home: Home, done: Done) -> None:
+    """Record what was decided in Dagster's log, if there is one here."""
     if home.dagster.is_dir():
         import dagster as dg
 
         with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
             for event in done.events:
                 instance.report_runless_asset_event(event)
+
+
+def _done(done: Done, as_json: bool) -> None:
+    """Record what was decided, and answer with what holds now."""
+    from edge_ai_assets.stack_hub.rollout import standing
+
+    home, _ = here.home_and_usecase()
+    record(home, done)
     found = standing.controls(done.state)
     if as_json:
         _answer(found)

@@ -46,6 +46,7 @@ from edge_ai_assets.returns.outbox.schema import (
     Tally,
     Tombstone,
 )
+from edge_ai_assets.returns.outbox.sheets import Sheet
 from edge_ai_assets.returns.package import lineage, packages, parts, sketches
 from edge_ai_assets.returns.package.lineage import Check, Event
 from edge_ai_assets.returns.package.packages import PackageError
@@ -64,9 +65,10 @@ PACKAGE, BUNDLE, CONTRACT, OUTBOX = (
     "bergen-00000002.zip",
     "pump-station-1.bundle",
     "contract.json",
-    "outbox-3.sql",
+    "outbox-4.sql",
 )
-OUTBOX_1, OUTBOX_2, PACKAGE_1 = "outbox-1.sql", "outbox-2.sql", "bergen-00000001.zip"
+OUTBOX_1, OUTBOX_2, OUTBOX_3 = "outbox-1.sql", "outbox-2.sql", "outbox-3.sql"
+PACKAGE_1 = "bergen-00000001.zip"
 BUNDLE_2 = "pump-station-1-acks.bundle"
 """Of format 2: the same release, with acknowledgements. One without them is of format 1."""
 
@@ -221,7 +223,7 @@ def restore(name: str, path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=[OUTBOX_1, OUTBOX_2, OUTBOX])
+@pytest.fixture(params=[OUTBOX_1, OUTBOX_2, OUTBOX_3, OUTBOX])
 def restored(request, tmp_path):
     """The outbox of each format."""
     return restore(request.param, tmp_path / "golden.db")
@@ -237,6 +239,7 @@ def test_the_golden_files_are_small():
         OUTBOX,
         OUTBOX_1,
         OUTBOX_2,
+        OUTBOX_3,
         "lineage-1.jsonl",
         "pump-station-1-trust.bundle",
         "root-1.json",
@@ -380,7 +383,7 @@ def test_the_golden_outbox_tells_of_what_went_and_what_is_home(tmp_path):
 def test_the_golden_block_is_read(tmp_path):
     with Outbox(restore(OUTBOX, tmp_path / "golden.db"), create=False) as outbox:
         for limit in (0, 1):
-            assert outbox.unfold(limit) == limit
+            assert outbox.unfold(limit).total() == limit
             (row,) = outbox.rows(6, 6)
             assert (row.score, row.predicted, row.scored_at, row.kind) == (0.5, 1, AT + 4, None)
             assert schema.decode(row) == GOLDEN_RECORD
@@ -406,7 +409,7 @@ def test_an_outbox_of_format_1_kept_no_fingerprints(tmp_path):
         assert (batch.first, outbox.find("key 2", b"two").same) == (5, False)
 
 
-@pytest.mark.parametrize(("name", "number"), [(OUTBOX_1, 1), (OUTBOX_2, 2)])
+@pytest.mark.parametrize(("name", "number"), [(OUTBOX_1, 1), (OUTBOX_2, 2), (OUTBOX_3, 3)])
 def test_an_outbox_of_an_earlier_format_is_upgraded_where_it_is(tmp_path, name, number):
     path = restore(name, tmp_path / "golden.db")
     before = stands_in(path)
@@ -414,11 +417,11 @@ def test_an_outbox_of_an_earlier_format_is_upgraded_where_it_is(tmp_path, name, 
     Outbox(path, create=False).close()
     after = stands_in(path)
     assert after["version"] == (schema.FORMAT,)
-    for table in ("scores", "feedback"):
-        assert (after[table], after[f"{table} rows"]) == (before[table], before[f"{table} rows"])
-    later = (0, 0, 0, None, None)
+    assert (after["feedback"], after["feedback rows"]) == (before["feedback"], before["feedback rows"])
+    assert after["scores rows"] == [(*row, None) for row in before["scores rows"]]
+    later = (0, 0, 0, None, None) if number < 3 else ()
     assert after["packages rows"] == [(*row, *later) for row in before["packages rows"]]
-    assert after["tally rows"] == sorted([*before["tally rows"], ("packed", 1)])
+    assert after["tally rows"] == sorted({*before["tally rows"], ("packed", 1)})
     with closing(sqlite3.connect(path)) as database:
         found = {table: columns_of(database, table) for table in outbox_tables()}
     assert found == outbox_tables()
@@ -481,6 +484,7 @@ def columns_of(database: sqlite3.Connection, table: str) -> list[str]:
 TABLES = [
     *(("outbox", f"Table `{name}`", columns) for name, columns in outbox_tables().items()),
     ("outbox", "A block", fields(Block)),
+    ("outbox", "A sheet", fields(Sheet)[len(fields(Block)) :]),
     ("return-package", "`manifest.dsse`", fields(parts.Manifest)),
     *(("return-package", f"`{name}`", list(columns.names)) for name, columns in parts.schemas().items()),
     ("release-bundle", "`bundle.json`", fields(bundlefile.Contents)),

@@ -83,6 +83,7 @@ def test_where_a_release_is_on_its_way(home):
         "release": 1,
         "linked": True,
         "held": None,
+        "withdrawn": None,
         "fell_back": None,
         "evidence": None,
     }

@@ -14,6 +14,7 @@ from edge_ai_assets.azure.assets import history, insights, lake, landing, model,
 from edge_ai_assets.azure.far_registry import FarRegistry
 from edge_ai_assets.azure.feature_engine import FeatureEngine
 from edge_ai_assets.azure.landing_zone import LandingZone
+from edge_ai_assets.azure.withdraw_job import withdraw_release
 from edge_ai_assets.resources import configured
 from edge_ai_assets.resources.home_mirror import HomeMirror
 from edge_ai_assets.settings import Settings
@@ -70,7 +71,7 @@ def build_defs(
             *([publishing.semantic_model] if power_bi else []),
             *interfaces.SITE_CHAIN,
         ],
-        jobs=[ingest, first, retrain, bring_home],
+        jobs=[ingest, first, retrain, bring_home, withdraw_release],
         sensors=[
             automation.readings_landed(ingest, first, home, given["landing_zone"]),
             automation.packages_arrived(bring_home, home, given["arriving"]),

@@ -24,8 +24,10 @@ def lease_renewed(home: Home, usecase: UseCase, far_registry: FarRegistry = ONLY
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         """State-driven: what the registry holds says whether it is due, so a restart changes nothing."""
         from edge_ai_assets.delivery import pack
+        from edge_ai_assets.delivery.layout import Layout
+        from edge_ai_assets.delivery.release import versions
 
-        if pack.newest(home.registry, home.keys) is None:
+        if not versions(Layout(home.registry).tags()):  # withdrawn ones count: that they are is to be heard
             return dg.SkipReason("there is no release yet")
         pack.current(home.registry, home.keys, usecase.delivery.lease)
         # Also what a run could not push that was cut off.

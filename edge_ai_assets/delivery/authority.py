@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from edge_ai_assets.delivery import metadata
-from edge_ai_assets.delivery.errors import ForeignError, KeyFileError
+from edge_ai_assets.delivery.errors import ForeignError, KeyFileError, MissingError
 from edge_ai_assets.delivery.keyring import NAME, Keyring
 from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.listing import WITHDRAWN, Withdrawal
 from edge_ai_assets.delivery.manifest import Descriptor
 from edge_ai_assets.delivery.signed import ISSUED, latest_root, parsed, root_of
 
@@ -65,9 +68,26 @@ class Authority:
         targets = targets or Targets()
         for path, data in statements.items():
             file = TargetFile.from_data(path, data, ["sha256"])
-            if targets.targets.get(path, file) != file:
+            there = targets.targets.setdefault(path, file)  # with what else is said of it
+            if (there.length, there.hashes) != (file.length, file.hashes):
                 raise ForeignError(f"{path} is refused: another statement is listed as it")
-            targets.targets[path] = file
+        return self._published(layout, files, root, targets)
+
+    def withdrawn(self, layout: Layout, tags: Tags, path: str, said: Withdrawal) -> Descriptor:
+        """Say of a release that is listed that nobody may install it any more; the descriptor to tag.
+
+        It stays listed: a version is never given twice, and who has it learns what became of it.
+
+        Raises:
+            KeyFileError: too few private keys of a role are here.
+            MissingError: it is not listed.
+        """
+        files = self._files(layout, tags)
+        root, targets = self._root(files), cast("Targets | None", _signed(files, "targets"))
+        if targets is None or path not in targets.targets:
+            raise MissingError(f"{path} is not listed: there is nothing to withdraw")
+        more = targets.targets[path].unrecognized_fields
+        more["custom"] = {**(more.get("custom") or {}), WITHDRAWN: msgspec.to_builtins(said)}
         return self._published(layout, files, root, targets)
 
     def current(self, layout: Layout, tags: Tags) -> Descriptor:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from edge_ai_assets.delivery import archive, durable, metadata
+from edge_ai_assets.delivery import archive, durable, metadata, withdrawing
 from edge_ai_assets.delivery import release as releases
 from edge_ai_assets.delivery.bundlefile import (
     Contents,
@@ -28,7 +28,7 @@ from edge_ai_assets.delivery.bundlefile import (
     name_of,
     trust_of,
 )
-from edge_ai_assets.delivery.errors import ForeignError, MismatchError, MissingError
+from edge_ai_assets.delivery.errors import ForeignError, MismatchError, MissingError, WithdrawnError
 from edge_ai_assets.delivery.layout import MARK, Layout
 from edge_ai_assets.delivery.manifest import Descriptor, Digest, encode
 from edge_ai_assets.delivery.release import Release
@@ -97,9 +97,12 @@ def verify(path: Path, trust: Trust | Trusted) -> Release:
     """Check every byte of a bundle: form, digests, signatures, age. Nothing is written.
 
     Raises:
+        WithdrawnError: its release was withdrawn.
         DeliveryError: see `bundlefile.checked`.
     """
-    return checked(path, trust).statement.release
+    found = checked(path, trust)
+    withdrawing.require(found.statement.release, found.keys)
+    return found.statement.release
 
 
 def import_bundle(path: Path, layout: Layout, trust: Trust | Trusted, *, runs_images: bool = True) -> Release:
@@ -113,13 +116,21 @@ def import_bundle(path: Path, layout: Layout, trust: Trust | Trusted, *, runs_im
         runs_images: see `store.SiteStore`; without, layers below a model are neither kept nor missed.
 
     Raises:
+        WithdrawnError: its release was withdrawn, as it says itself; that was taken in, so the site knows.
         MissingError: a blob was left out of the bundle that is not in `layout` either.
         ForeignError: `layout` holds releases of another use case, or another release of this version; or it
             is a container where none runs.
-        DeliveryError: see `verify`. In every case the tags are as they were.
+        DeliveryError: see `verify`. In every other case the tags are as they were.
     """
     found = checked(path, trust)
     statement = found.statement
+    try:
+        withdrawing.require(statement.release, found.keys)
+    except WithdrawnError as error:
+        if found.accepted:
+            with layout.editing() as tags:
+                found.accepted.take(layout, tags)
+        raise WithdrawnError(f"{path} refused: {error}") from None
     releases.require_model(statement.release, runs_images)
     needed = {part.digest for part in statement.blobs} - (frozenset() if runs_images else statement.below)
     with layout.writing():
@@ -148,7 +159,7 @@ def import_bundle(path: Path, layout: Layout, trust: Trust | Trusted, *, runs_im
             raise MismatchError(
                 f"{path} refused: it changed while it was imported, {min(wanted)} is gone from it"
             )
-        releases.record(layout, statement, found.accepted)
+        releases.record(layout, statement, found.keys, found.accepted)
     return statement.release
 
 

@@ -219,6 +219,8 @@ class Checked:
     """What its blobs are."""
     accepted: Accepted | None
     """The trust metadata that it brings; None at a site that trusts by a key alone."""
+    keys: Trusted
+    """By what its release is believed."""
 
 
 def checked(path: Path, trust: Trust | Trusted) -> Checked:
@@ -278,7 +280,7 @@ def _found(
     said = contents_of(statement, left_out, contents.acks, brought)
     if contents != said or index != index_of(statement, brought):
         raise MalformedError(f"{path} refused: it says something else than its signed release")
-    return Checked(statement, contents, parts_of(statement, brought), accepted)
+    return Checked(statement, contents, parts_of(statement, brought), accepted, keys)
 
 
 def _digests(parts: tuple[Descriptor, ...]) -> tuple[Digest, ...]:

@@ -31,6 +31,10 @@ class RollbackError(DeliveryError):
     """A release older than one that was installed."""
 
 
+class WithdrawnError(DeliveryError):
+    """A release that Azure took back after it was published."""
+
+
 class ForeignError(DeliveryError):
     """A release that belongs elsewhere, or another release under a version that is taken."""
 

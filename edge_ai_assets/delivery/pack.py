@@ -9,17 +9,18 @@ from pathlib import Path
 
 from edge_ai_assets.delivery import base as bases
 from edge_ai_assets.delivery import bundle as bundles
-from edge_ai_assets.delivery import ceremony, metadata, signing
+from edge_ai_assets.delivery import ceremony, metadata, signing, withdrawing
 from edge_ai_assets.delivery import image as images
 from edge_ai_assets.delivery import release as releases
+from edge_ai_assets.delivery import trust as trusts
 from edge_ai_assets.delivery.authority import LEASE, Authority
 from edge_ai_assets.delivery.errors import MissingError
 from edge_ai_assets.delivery.keyring import Keyring
 from edge_ai_assets.delivery.layout import Layout
-from edge_ai_assets.delivery.listing import path_of
+from edge_ai_assets.delivery.listing import Withdrawal, path_of
 from edge_ai_assets.delivery.manifest import Digest
 from edge_ai_assets.delivery.release import Release
-from edge_ai_assets.delivery.trust import Trust, Trusted
+from edge_ai_assets.delivery.trust import Trust, Trusted, withdrawal
 
 KEY = ceremony.ONLINE
 
@@ -94,7 +95,8 @@ def bundle(
     acks: Mapping[str, bytes] | None = None,
     lease: timedelta = LEASE,
 ) -> Path:
-    """Write the newest release as an offline bundle; its path.
+    """Write the newest release as an offline bundle; its path. Where each was withdrawn, the bundle brings
+    that word, and no site installs anything by it.
 
     Args:
         have: what the site that it is for has already.
@@ -104,13 +106,25 @@ def bundle(
     Raises:
         MissingError: there is no release yet.
     """
-    last = newest(registry, keys)
+    layout = Layout(registry)
+    last = newest(registry, keys) or releases.latest(layout, _trusted(registry, keys))
     if last is None:
         raise MissingError(f"{registry} holds no release: materialize release/image first")
     signer = current(registry, keys, lease)
     media.mkdir(parents=True, exist_ok=True)
-    layout = Layout(registry)
     return bundles.build(layout, last.version, media, Trust(signer.root, layout), have=have, acks=acks)
+
+
+def withdraw(
+    registry: Path, keys: Path, version: int, said: Withdrawal, lease: timedelta = LEASE
+) -> Withdrawal:
+    """Take back a release in the registry; what holds. See `withdrawing.withdraw`."""
+    return withdrawing.withdraw(Layout(registry), version, current(registry, keys, lease), said)
+
+
+def withdrawn(registry: Path, keys: Path) -> dict[int, Withdrawal]:
+    """The releases of the registry that were withdrawn, by version."""
+    return trusts.withdrawn(_trusted(registry, keys))
 
 
 def current(registry: Path, keys: Path, lease: timedelta = LEASE) -> Authority:
@@ -157,11 +171,14 @@ def known(registry: Path, keys: Path) -> list[Release]:
 
 
 def newest(registry: Path, keys: Path) -> Release | None:
-    """The newest release in the registry, checked; None when there is none."""
+    """The newest release in the registry that was not withdrawn, checked; None when there is none."""
     layout = Layout(registry)
     top = layout.tags().get(releases.LATEST)
     trusted = _trusted(registry, keys)
-    return releases.read(layout, top, trusted).release if top else None
+    if top is None:
+        return None
+    found = withdrawing.instead(layout, releases.read(layout, top, trusted), trusted).release
+    return None if withdrawal(trusted, found.usecase, found.version) else found
 
 
 def _trusted(registry: Path, keys: Path) -> Trusted:

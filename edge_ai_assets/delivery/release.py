@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from edge_ai_assets.delivery import image as images
 from edge_ai_assets.delivery import metadata, signing
 from edge_ai_assets.delivery.authority import Authority
-from edge_ai_assets.delivery.errors import ForeignError, MalformedError, MismatchError
+from edge_ai_assets.delivery.errors import ForeignError, MalformedError, MismatchError, WithdrawnError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.listing import Listed, path_of
 from edge_ai_assets.delivery.manifest import (
@@ -36,7 +36,8 @@ from edge_ai_assets.delivery.manifest import (
     encode,
     read_manifest,
 )
-from edge_ai_assets.delivery.trust import Accepted, Trust, Trusted
+from edge_ai_assets.delivery.source import Source
+from edge_ai_assets.delivery.trust import Accepted, Trust, Trusted, withdrawal
 
 FORMAT = 3
 """Of a container that somebody else made. A model's release is of format 2 with something attached, and of
@@ -132,6 +133,7 @@ def publish(
         ForeignError: `layout` holds releases of another use case.
         UntrustedError: the latest release in `layout` is not listed, or without an authority, not signed by
             `key` or one of `keys`.
+        WithdrawnError: a release of this image was withdrawn.
     """
     with layout.editing() as tags:
         own = [key.public_key(), *keys]
@@ -141,6 +143,10 @@ def publish(
             raise ForeignError(
                 f"{layout.path} holds releases of {last.usecase!r}, {usecase!r} needs a registry of its own"
             )
+        for number in versions(tags):
+            said = withdrawal(trusted, usecase, number)
+            if said and read(layout, tags[f"release-{number}"], trusted).release.image == image:
+                raise WithdrawnError(f"{image} is not released again: as release {number} it was {said}")
         if last and last.image == image:
             return last
         subject = images.describe(layout, image)
@@ -212,10 +218,11 @@ def read(blobs: Blobs, top: Descriptor, keys: Trusted) -> Statement:
     return Statement(release, tuple(unique[digest] for digest in ordered), below)
 
 
-def record(layout: Layout, statement: Statement, accepted: Accepted | None = None) -> None:
-    """Tag a release whose blobs are all in `layout`; `latest` only ever moves to a newer one.
+def record(layout: Layout, statement: Statement, keys: Trusted, accepted: Accepted | None = None) -> None:
+    """Tag a release whose blobs are all in `layout`; `latest` is the newest that was not withdrawn.
 
     Args:
+        keys: by what it is believed.
         accepted: the trust metadata that lists it, which takes the place of what `layout` had.
 
     Raises:
@@ -227,24 +234,28 @@ def record(layout: Layout, statement: Statement, accepted: Accepted | None = Non
         for name, descriptor in statement.tags.items():
             if tags.get(name, descriptor).digest != descriptor.digest:
                 raise ForeignError(f"release {version} refused: {layout.path} has another release {version}")
-        if version >= max(versions(tags), default=0):
-            tags[LATEST] = statement.blobs[0]
         tags |= statement.tags
+        point_latest(tags, statement.release.usecase, keys)
         if accepted:
-            if tags.get(metadata.TAG) != accepted.after:
-                raise MismatchError(f"release {version} refused: another was taken in meanwhile; try again")
-            tags[metadata.TAG] = accepted.keep(layout)
+            accepted.take(layout, tags)
+
+
+def point_latest(tags: dict[str, Descriptor], usecase: str, keys: Trusted) -> None:
+    """Let `latest` mean the newest release that was not withdrawn; where each was, it stays."""
+    good = [number for number in versions(tags) if not withdrawal(keys, usecase, number)]
+    if good:
+        tags[LATEST] = tags[f"release-{good[-1]}"]
 
 
 def latest(layout: Layout, keys: Trusted) -> Release | None:
-    """The newest release, verified; None when there is none yet. Errors of `read`."""
+    """The release that is tagged `latest`, verified; None when there is none yet. Errors of `read`."""
     top = layout.tags().get(LATEST)
     return read(layout, top, keys).release if top else None
 
 
-def find(layout: Layout, version: int, keys: Trusted) -> Statement:
+def find(source: Source, version: int, keys: Trusted) -> Statement:
     """Like `get`, with the blobs."""
-    statement = read(layout, layout.resolve(f"release-{version}"), keys)
+    statement = read(source, source.resolve(f"release-{version}"), keys)
     if statement.release.version != version:
         raise MismatchError(
             f"release {version} refused: its statement says that it is {statement.release.version}"

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_ai_assets.delivery import metadata
 from edge_ai_assets.delivery.errors import MalformedError, UntrustedError
-from edge_ai_assets.delivery.listing import Listed
+from edge_ai_assets.delivery.listing import Listed, said_of
 from edge_ai_assets.delivery.manifest import Digest
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def listed(first: bytes, documents: metadata.Documents) -> Listed:
         path: (f"sha256:{file.hashes.get('sha256', '')}", file.length)
         for path, file in targets.signed.targets.items()
     }
-    return Listed(files, online(root))
+    said = {path: said_of(file.custom) for path, file in targets.signed.targets.items()}
+    return Listed(files, online(root), {path: each for path, each in said.items() if each})
 
 
 def online(root: Root) -> tuple[Ed25519PublicKey, ...]:

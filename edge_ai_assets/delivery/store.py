@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_ai_assets.delivery import durable, image, metadata
+from edge_ai_assets.delivery import durable, image, withdrawing
 from edge_ai_assets.delivery import release as releases
 from edge_ai_assets.delivery.errors import (
     ForeignError,
@@ -22,6 +22,7 @@ from edge_ai_assets.delivery.errors import (
     MismatchError,
     RollbackError,
     TooLargeError,
+    WithdrawnError,
 )
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.manifest import Descriptor, Digest, decode, encode, read_manifest
@@ -72,14 +73,16 @@ class SiteStore:
         Args:
             source: where releases come from; may be this store's own `layout`. A blob that was cut off goes
                 on where it was.
-            version: the newest when absent.
+            version: the newest that was not withdrawn when absent.
             allow_rollback: an operator wants an older release than one that was installed.
 
         Raises:
             MissingError: `source` has no such release.
             UntrustedError: it is not listed, or not signed by one of the keys.
             StaleError: the trust metadata in `source` has expired; that in this store does not expire.
-            RollbackError: it is older than the newest that was installed, or its metadata is.
+            WithdrawnError: it was withdrawn, or each was; metadata that says so is taken in.
+            RollbackError: it is older than the newest that was installed and not withdrawn, or its metadata
+                is older.
             ForeignError: it is of another use case, another release under an installed version, or a
                 container where none runs.
             DeliveryError: a digest, a size or a form does not check out. What was installed stays.
@@ -92,7 +95,16 @@ class SiteStore:
             if isinstance(trust, Trust) and not own:
                 accepted = trust.checked(source, top_of(source))
             keys = accepted.listed if accepted else believed(trust)
-            statement = releases.read(source, top, keys)
+            try:
+                statement = releases.read(source, top, keys)
+                if version is None:
+                    statement = withdrawing.instead(source, statement, keys)
+                withdrawing.require(statement.release, keys)
+            except WithdrawnError:
+                if accepted:  # the site is to know, though there is nothing that it may have
+                    with self.layout.editing() as tags:
+                        accepted.take(self.layout, tags)
+                raise
             release = statement.release
             if version not in (None, release.version):
                 raise MismatchError(
@@ -101,7 +113,8 @@ class SiteStore:
             releases.require_model(release, self.runs_images)
             installed = self._installed()
             if installed:
-                _admit(release, installed, allow_rollback)
+                oldest = withdrawing.floor(release.usecase, installed.newest, keys)
+                _admit(release, installed, oldest, allow_rollback)
             for part in self.needed(statement):
                 if self.layout.intact(part):
                     continue
@@ -111,7 +124,7 @@ class SiteStore:
                         "allowed"
                     )
                 source.give(part, self.layout)
-            releases.record(self.layout, statement, accepted)
+            releases.record(self.layout, statement, keys, accepted)
             self._unpack(release)
             self._write(_with(installed, release), installed)
             self.layout.forget_partial()  # of releases that were cut off, and are not wanted any more
@@ -133,9 +146,7 @@ class SiteStore:
     def renew(self, source: Source, trust: Trust) -> None:
         """Take in newer trust metadata without a release; errors of `Trust.checked`."""
         with durable.locked(self.folder / ".lock"), self.layout.editing() as tags:
-            accepted = trust.checked(source, top_of(source))
-            if tags.get(metadata.TAG) == accepted.after:
-                tags[metadata.TAG] = accepted.keep(self.layout)
+            trust.checked(source, top_of(source)).take(self.layout, tags)
 
     def path(self, release: Release) -> Path:
         """The folder with the files of an installed model (model.onnx, contract.json, …)."""
@@ -150,6 +161,15 @@ class SiteStore:
         """The newest version that ever was installed here; None before the first."""
         installed = self._installed()
         return installed.newest if installed else None
+
+    def stamp(self) -> tuple[tuple[int, int], ...]:
+        """What tells one state of it from another, without reading it: each is a file that was replaced."""
+        found = []
+        for path in (self._record, self.layout.path / "index.json"):
+            if path.exists():
+                stat = path.stat()
+                found.append((stat.st_ino, stat.st_mtime_ns))
+        return tuple(found)
 
     def prune(self, keep: int, also: Set[int]) -> list[Release]:
         """Remove all but the `keep` newest installed releases and the versions in `also` (those in use).
@@ -216,7 +236,7 @@ class SiteStore:
                 file.write(encode(installed))
 
 
-def _admit(release: Release, installed: Installed, allow_rollback: bool) -> None:
+def _admit(release: Release, installed: Installed, oldest: int, allow_rollback: bool) -> None:
     if release.usecase != installed.usecase:
         raise ForeignError(
             f"release {release.version} refused: it is of use case {release.usecase!r}, this site has "
@@ -227,9 +247,9 @@ def _admit(release: Release, installed: Installed, allow_rollback: bool) -> None
             raise ForeignError(
                 f"release {release.version} refused: another release {release.version} is installed"
             )
-    if release.version < installed.newest and not allow_rollback:
+    if release.version < oldest and not allow_rollback:
         raise RollbackError(
-            f"release {release.version} refused: it is older than the installed release {installed.newest} "
+            f"release {release.version} refused: it is older than the installed release {oldest} "
             "(an operator may allow it)"
         )
 

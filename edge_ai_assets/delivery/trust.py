@@ -28,7 +28,7 @@ from edge_ai_assets.delivery.errors import (
     UntrustedError,
 )
 from edge_ai_assets.delivery.layout import Layout
-from edge_ai_assets.delivery.listing import Listed
+from edge_ai_assets.delivery.listing import Listed, Withdrawal, path_of, version_of
 from edge_ai_assets.delivery.manifest import Blobs, Descriptor
 from edge_ai_assets.delivery.signed import Lease, latest_root, lease_of, listed, newest_root, online, parsed
 from edge_ai_assets.delivery.source import Source
@@ -51,6 +51,16 @@ class Accepted:
     def keep(self, layout: Layout) -> Descriptor:
         """Put the documents into a layout; what is returned is to be tagged `metadata.TAG`."""
         return metadata.put(layout, self.documents.files)
+
+    def take(self, layout: Layout, tags: dict[str, Descriptor]) -> None:
+        """Let it take the place of what `layout` had, of which these are the tags.
+
+        Raises:
+            MismatchError: that is not what it was checked against any more.
+        """
+        if tags.get(metadata.TAG) != self.after:
+            raise MismatchError("the trust metadata is refused: another was taken in meanwhile; try again")
+        tags[metadata.TAG] = self.keep(layout)
 
 
 Trusted = Listed | Sequence[Ed25519PublicKey]
@@ -199,3 +209,14 @@ def top_of(source: Source) -> Descriptor:
 def believed(trust: Trust | Trusted) -> Trusted:
     """By what the releases in a party's own layout are believed."""
     return trust.held() if isinstance(trust, Trust) else trust
+
+
+def withdrawal(trusted: Trusted, usecase: str, version: int) -> Withdrawal | None:
+    """That a release was withdrawn; None of one that was not, and where nobody says so: by a key alone."""
+    return trusted.withdrawn.get(path_of(usecase, version)) if isinstance(trusted, Listed) else None
+
+
+def withdrawn(trusted: Trusted) -> dict[int, Withdrawal]:
+    """All that were, by version: a list is of one use case."""
+    said = trusted.withdrawn if isinstance(trusted, Listed) else {}
+    return {number: each for path, each in said.items() if (number := version_of(path)) is not None}

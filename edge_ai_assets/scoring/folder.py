@@ -21,6 +21,8 @@ SERVICE = "service.json"
 LOG = "service.log"
 LOCK = "service.lock"
 OUTBOX = "outbox.db"
+LEASE = "lease.json"
+"""Written by others, see `lease`: it names the releases that were withdrawn."""
 LOG_BYTES = 5 * 1024 * 1024
 
 
@@ -134,6 +136,15 @@ def read_wish(folder: Path) -> Wish | None:
 
 def write_wish(folder: Path, wish: Wish) -> None:
     _write(folder / DESIRED, asdict(wish.release) | {"request": wish.request, "deadline": wish.deadline})
+
+
+def withdrawn(folder: Path) -> frozenset[str]:
+    """Releases that are not to be gone back to. A note that cannot be read names none, as none would."""
+    try:
+        found = (_read(folder / LEASE) or {}).get("withdrawn", {})
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(found) if isinstance(found, dict) else frozenset()
 
 
 def link(folder: Path, name: str, release: Release | None) -> None:

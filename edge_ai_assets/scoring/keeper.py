@@ -170,7 +170,7 @@ class Keeper:
             self._log(f"release {release.release_id}: {reason}")
             now = time.monotonic()
             self._crashes = [*(crash for crash in self._crashes if now - crash < CRASH_SECONDS), now]
-            if len(self._crashes) >= CRASHES and (back := self.status.previous):
+            if len(self._crashes) >= CRASHES and (back := self._way_back()):
                 self._crashes.clear()
                 self._fail(release, f"it crashed {CRASHES} times within {CRASH_SECONDS:g} s: {reason}")
                 self._record(current=back, previous=None)
@@ -188,6 +188,11 @@ class Keeper:
             self._child = fresh
             self._record(restarts=self.status.restarts + 1)
             self._serve(fresh, self.status.previous, self.status.failed)
+
+    def _way_back(self) -> Release | None:
+        """The release before the current one, unless it was withdrawn since."""
+        former = self.status.previous
+        return None if former and former.release_id in files.withdrawn(self._folder) else former
 
     async def _start(self, release: Release, deadline: float) -> Child:
         return await Child.start(

@@ -1,4 +1,5 @@
-"""The end of a site's trust lease, as the scoring service knows it: a note in the site's folder, or mounted.
+"""The end of a site's trust lease, and which releases were withdrawn, as the scoring service knows it: a note
+in the site's folder, or mounted.
 
 Who renews it, and by what, is the site's Dagster's matter (`stack_hub.lease`); without a note it never ends.
 Standard library and msgspec only.
@@ -33,6 +34,8 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     when_stale: Literal["keep", "stop"]
     issued: Time | None = None
     """When it began."""
+    withdrawn: dict[str, str] = {}
+    """Releases on the site's disk that were withdrawn, by digest: by whom, when and why."""
 
 
 class Trust(NamedTuple):
@@ -80,6 +83,11 @@ class Lease:
         elif note.issued is not None and left <= (1 - DUE) * (note.until - note.issued):
             state = "due"
         return Trust(state, note.until.isoformat(), "stops" if note.when_stale == "stop" else "goes on")
+
+    def withdrawn(self, release: str) -> str | None:
+        """Who withdrew a release, when and why; None when nobody did."""
+        note = self._look()
+        return note.withdrawn.get(release) if note else None
 
     def _look(self) -> Note | None:
         if (now := time.monotonic()) >= self._next:

@@ -155,6 +155,11 @@ def _answers() -> dict[str, Schema]:
                         "scoring": {"enum": ["goes on", "stops", None], "description": "What happens then."},
                     }
                 ),
+                "withdrawn": {
+                    "type": ["string", "null"],
+                    "description": "That the release was withdrawn, by whom, when and why: the site scores "
+                    "on with it until it has another.",
+                },
                 "uptime_seconds": {"type": "number", "minimum": 0},
                 "pid": _COUNT,
                 "link": _all({"state": {"enum": ["up", "down"]}, "since": {"type": ["string", "null"]}}),

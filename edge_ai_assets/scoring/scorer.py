@@ -166,7 +166,7 @@ class Scorer:
             fingerprint=fingerprint,
         )
         self._metrics.scored(len(wide), len(works), time.perf_counter() - began)
-        self._metrics.drift(len(wide), np.count_nonzero(predicted), beyond.inputs, missing.inputs)
+        self._metrics.drift(len(wide), int(np.count_nonzero(predicted)), beyond.inputs, missing.inputs)
         return Group(works, batch, scored.tolist(), predicted.tolist(), beyond.rows.tolist())
 
     def _blocks(
@@ -227,7 +227,7 @@ def _marked(marks: np.ndarray) -> _Marked:
     """Mostly there are none, which is quickly seen: along an axis numpy is ten times slower."""
     if not marks.any():
         return _Marked(np.zeros(len(marks), bool), np.zeros(marks.shape[1], np.intp))
-    return _Marked(marks.any(axis=1), marks.sum(axis=0))
+    return _Marked(np.asarray(marks.any(axis=1)), marks.sum(axis=0))
 
 
 def _together(works: Sequence[Work]) -> np.ndarray:

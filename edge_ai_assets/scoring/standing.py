@@ -83,6 +83,7 @@ class Standing:
                 "version": release.version,
                 "release_since": self._installed,
                 "trust": self._lease.trust()._asdict(),
+                "withdrawn": self._lease.withdrawn(release.digest),
                 "uptime_seconds": round(time.time() - self._started, 3),
                 "pid": os.getpid(),
                 "link": {"state": link.state, "since": link.since or None},

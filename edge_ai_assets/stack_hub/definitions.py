@@ -83,7 +83,8 @@ def build_defs(
                 home,
                 usecase,
                 waiting.service,
-                "A site's service is gone: it gets back the release on its disk, link or no link.",
+                "A site's service is gone, or what it serves was withdrawn: it gets the release on its disk, "
+                "link or no link.",
                 unless=[deploy],
                 apart=True,
             ),

@@ -11,10 +11,12 @@ from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import bundle as bundles
 from edge_ai_assets.delivery import durable, split
 from edge_ai_assets.delivery import release as releases
+from edge_ai_assets.delivery import trust as trusts
 from edge_ai_assets.delivery.errors import (
     DeliveryError,
     MissingError,
     RollbackError,
+    WithdrawnError,
 )
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.release import Release
@@ -28,7 +30,7 @@ from edge_ai_assets.runtimes import interface as runtimes
 from edge_ai_assets.runtimes.choice import runs_images, runtime
 from edge_ai_assets.runtimes.interface import Running
 from edge_ai_assets.scoring import folder
-from edge_ai_assets.stack_hub import connecting, disk
+from edge_ai_assets.stack_hub import connecting, disk, withdrawn
 from edge_ai_assets.stack_hub.provision import trust
 from edge_ai_assets.stack_hub.rollout import control
 from edge_ai_assets.stack_hub.rollout.rings import SiteState
@@ -97,8 +99,12 @@ def fetch(site: SiteHome, registry: Path, road: Road, far: Source | None = None)
         except DeliveryError as error:
             refused[path.name], problem = str(error), error
     linked = road.pulls and Link(site.root).up
+    newest: Release | None = None
     if (looked_at or not linked) and releases.latest(store.layout, believed(trusted)) is not None:
-        newest = _take(site, store, store.layout, trusted)
+        try:
+            newest = _take(site, store, store.layout, trusted)
+        except WithdrawnError as error:  # each that is here: what serves goes on, a link may bring another
+            refused["what is on its disk"], problem = str(error), error
     elif not linked and problem is None:
         why = "its link is down (`edge-ai link up` restores it)" if road.pulls else f"its road is {road}"
         raise NothingInstalled(
@@ -117,7 +123,7 @@ def fetch(site: SiteHome, registry: Path, road: Road, far: Source | None = None)
         file.write(looked_at.encode())
     if problem is not None and store.newest() == before and not untried(site):
         raise problem
-    return Fetched(newest, refused, acknowledged)
+    return Fetched(newest or installed(site), refused, acknowledged)
 
 
 def store_of(site: SiteHome) -> SiteStore:
@@ -130,7 +136,8 @@ def _take(site: SiteHome, store: SiteStore, source: Source, trusted: Trust | Tru
     state = control.read(site.home)
     if not state.backs:
         return store.fetch(source, trusted)
-    there = [number for number in releases.versions(source.names()) if state.allows(site.name, number)]
+    known, taken_back = releases.versions(source.names()), trusts.withdrawn(believed(trusted))
+    there = [each for each in known if state.allows(site.name, each) and each not in taken_back]
     if not there:
         back = state.backs[-1]
         raise MissingError(
@@ -165,7 +172,8 @@ def carried_marker(site: SiteHome) -> str:
 
 
 def installed(site: SiteHome) -> Release:
-    """The newest release on the site's disk that it may run: none that it was rolled back from.
+    """The newest release on the site's disk that it may run: none that it was rolled back from, and none that
+    was withdrawn unless it has nothing else and serves it.
 
     Raises:
         NothingInstalled: there is none.
@@ -179,13 +187,18 @@ def installed(site: SiteHome) -> Release:
 def _allowed(site: SiteHome) -> list[Release]:
     found = SiteStore(site.root).releases()
     try:
-        state = control.read(site.home)
+        state, taken_back = control.read(site.home), withdrawn.on_disk(site)
     except DeliveryError as error:
         # Nobody knows any more what was rolled back. What served last is no news, and may be started again.
         wish = folder.read_wish(site.root)
         log.error("site %s: %s", site.name, error)
         return [release for release in found if wish and release.version == wish.release.version]
-    return [release for release in found if state.allows(site.name, release.version)]
+    found = [release for release in found if state.allows(site.name, release.version)]
+    good = [release for release in found if release.image not in taken_back]
+    if good or not found:
+        return good
+    last = withdrawn.served_last(site)  # a site never stops by a withdrawal
+    return [release for release in found if release.version == last]
 
 
 def untried(site: SiteHome) -> bool:

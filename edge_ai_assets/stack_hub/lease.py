@@ -17,13 +17,15 @@ import msgspec
 from edge_ai_assets.delivery import metadata
 from edge_ai_assets.delivery.errors import UnreachableError
 from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.listing import Withdrawal
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.delivery.trust import Trust
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.runtimes.choice import runtime
+from edge_ai_assets.runtimes.interface import DeploymentFailed
 from edge_ai_assets.scoring.lease import Note
-from edge_ai_assets.stack_hub import provision
+from edge_ai_assets.stack_hub import provision, withdrawn
 from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds
 from edge_ai_assets.usecase import UseCase
 
@@ -41,6 +43,8 @@ class State(StrEnum):
     """The lease is over."""
     CLOCK = "clock is behind"
     """Of what was signed, so its end would be seen too late."""
+    WITHDRAWN = "withdrawn"
+    """What it runs was withdrawn, whatever its lease is."""
     NONE = "no lease"
     """Nothing was taken in yet, or the site trusts by a key alone."""
 
@@ -70,6 +74,10 @@ def standing(site: SiteHome, now: datetime | None = None) -> Standing:
     lease = trust.lease() if isinstance(trust, Trust) else None
     if lease is None:
         return Standing(site.name, State.NONE, None, f"{site.name} has no trust lease yet")
+    if taken_back := _withdrawn(site):
+        version, why = taken_back
+        said = f"{site.name} runs release {version}, which was {why}; it goes on until it has another"
+        return Standing(site.name, State.WITHDRAWN, lease.until, said, lease.issued)
     if now >= lease.until:
         days = (now - lease.until).days
         ended = f"its trust lease ended {lease.until:%Y-%m-%d}, {days} days ago"
@@ -86,11 +94,21 @@ def standing(site: SiteHome, now: datetime | None = None) -> Standing:
     return Standing(site.name, State.FRESH, lease.until, said, lease.issued)
 
 
+def _withdrawn(site: SiteHome) -> tuple[int, Withdrawal] | None:
+    try:
+        return withdrawn.serving(site)
+    except DeploymentFailed as error:  # a cluster that does not answer says nothing of the lease
+        log.error("site %s: %s", site.name, error)
+        return None
+
+
 def note(site: SiteHome, usecase: UseCase) -> Standing:
-    """Tell the scoring service when the lease ends and what is to be done then; how the site stands."""
+    """Tell the scoring service when the lease ends and what is to be done then, and which releases were
+    withdrawn; how the site stands."""
     found = standing(site)
     if found.until is not None:
-        said = Note(found.until, usecase.delivery.when_stale, found.issued)
+        taken_back = {image: str(why) for image, why in withdrawn.on_disk(site).items()}
+        said = Note(found.until, usecase.delivery.when_stale, found.issued, taken_back)
         runtime(site.root, site.name).trust(msgspec.json.encode(said))
     return found
 

@@ -87,6 +87,11 @@ def known_key(home: Home, name: str) -> Path:
     return home.keys / "sites" / f"{name}.pub.pem"
 
 
+def elsewhere(home: Home, name: str) -> bool:
+    """Whether a site was enrolled from a home of its own: its public key is here, its private one is not."""
+    return known_key(home, name).exists() and not private_key(home.site(name)).exists()
+
+
 def _pin(source: Path, target: Path) -> None:
     """Copy a public key or root metadata; what is already pinned stays."""
     if not target.exists():

@@ -15,8 +15,10 @@ import msgspec
 
 from edge_ai_assets import keys
 from edge_ai_assets.delivery.errors import DeliveryError
+from edge_ai_assets.delivery.listing import Withdrawal
 from edge_ai_assets.home import Home
 from edge_ai_assets.runs import EVERY, in_flight, turn
+from edge_ai_assets.stack_hub import provision, withdrawn
 from edge_ai_assets.stack_hub.automation import BATCH
 from edge_ai_assets.stack_hub.fleet import alone
 from edge_ai_assets.stack_hub.looking import Looking, known_sites, next_in_turn
@@ -52,6 +54,8 @@ class _Memory(msgspec.Struct):
     """The site that was asked last."""
     fell: dict[str, str] = {}
     """Sites where a release is known to have failed, and when."""
+    withdrawn: dict[str, int] = {}
+    """Sites that are known to run a release that was withdrawn, and which."""
     looked: float = 0.0
     """When evidence was last counted, seconds since 1970; then, of what and what was decided."""
     release: int = 0
@@ -96,14 +100,21 @@ def release_available(
         if in_flight(context.instance, job.name, restart.name):
             return dg.SkipReason("a deployment is under way")
         target, nothing = None, "there is no release yet"
+        taken_back: Mapping[int, Withdrawal] = {}
         try:
-            target = None if alone_here else pack.newest(home.registry, home.keys)
+            if alone_here:
+                taken_back = withdrawn.versions(home.site(str(home.own_site)))
+            else:
+                target = pack.newest(home.registry, home.keys)
+                taken_back = pack.withdrawn(home.registry, home.keys)
         except DeliveryError as error:  # sites go back by what is on their disks
             nothing = f"the newest release cannot be read: {error}"
             context.log.error(nothing)
         looking, state = Looking(context.log), control.read(home)
         states: dict[str, SiteState] = {}
         for name in known_sites(context.instance, usecase):
+            if not alone_here and provision.elsewhere(home, name):
+                continue  # it brings itself what it runs
             states[name] = UNSEEN
             with looking.at(name):
                 states[name] = delivery.state(home.site(name), target, usecase.at(name).road)
@@ -112,6 +123,16 @@ def release_available(
         bad = [name for name in states if target is None or not state.allows(name, target.version)]
         back = {name: why for name in bad if (why := state.back(name, states[name].serving))}
         asked = {name: f"rolled back to {why.to} {why.said}" for name, why in back.items()}
+        runs = {name: each.serving or 0 for name, each in states.items() if each.serving in taken_back}
+        tick.tell_withdrawn(runs, taken_back)
+        for name, version in runs.items():
+            # An older release over the link; a newer one comes ring by ring, and for what is on the site's
+            # disk `service_down` asks.
+            if not (target and target.version < version and state.allows(name, target.version)):
+                continue
+            with looking.at(name):
+                if states[name].linked and not states[name].failed and not withdrawn.way_out(home.site(name)):
+                    asked.setdefault(name, f"release {version} was {taken_back[version]}")
         if home.rollout.exists():
             # What no link brings is on the site's disk already: after `resume` nothing else asks for it.
             for name in [name for name in states if not usecase.at(name).road.pulls or alone_here]:
@@ -150,6 +171,14 @@ class _Tick:
                 failed = {"failed": failure.release_id}
                 self._events.append(telling.of_site("fell_back", name, release, said, failed))
         self._memory.fell = {name: failure.at for name, failure in fell.items()}
+
+    def tell_withdrawn(self, runs: Mapping[str, int], why: Mapping[int, Withdrawal]) -> None:
+        """Record once that a site runs a release that was withdrawn: it goes on until it has another."""
+        for name, version in runs.items():
+            if self._memory.withdrawn.get(name) != version:
+                said = f"release {version} serves, and was {why[version]}"
+                self._events.append(telling.of_site("withdrawn", name, version, said))
+        self._memory.withdrawn = dict(runs)
 
     def decide(self, course: Course, state: control.State, bake_minutes: int) -> Decision:
         """What is to be done, by evidence that is at most LOOK_SECONDS old."""

@@ -19,13 +19,16 @@ def bundles(site: SiteHome) -> str | None:
 
 def service(site: SiteHome) -> str | None:
     """A service that was deployed and is gone, after a reboot say: what it is to serve, and since when it
-    last did. One whose supervisor lives is left to it."""
+    last did. One whose supervisor lives is left to it, unless what it serves was withdrawn and there is
+    another release on the disk."""
     from edge_ai_assets.scoring import folder
+    from edge_ai_assets.stack_hub import withdrawn
 
     # Not by `since`: a supervisor that is killed while it starts has overwritten it, and would stay dead.
     wish = folder.read_wish(site.root)
     if wish is None or folder.supervised(site.root):
-        return None
+        instead = withdrawn.way_out(site)
+        return instead and f"withdrawn, {instead} is to serve"
     last = folder.read_status(site.root)
     return f"{wish.release.release_id} {last.since if last else ''}"
 

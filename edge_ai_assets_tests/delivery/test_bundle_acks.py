@@ -243,7 +243,11 @@ def test_they_are_not_looked_for_in_what_is_no_bundle(tmp_path):
 names = st.from_regex(bundlefile.SITE, fullmatch=True)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(acks=st.dictionaries(names, st.binary(min_size=1, max_size=2_000), max_size=8))
 def test_whatever_they_hold_comes_back(build, keys, acks):
     path = build(acks)

@@ -163,6 +163,7 @@ def test_an_older_bundle_does_not_move_latest_back(registry, publish, keys, tmp_
     assert all_releases(site, keys) == releases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_every_flipped_byte_is_refused(path, keys, part):
     size = path.stat().st_size
@@ -360,7 +361,11 @@ def test_an_older_bundle_stays_when_building_anew_fails(path, registry, keys):
     assert path.read_bytes() == good
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_any_number_of_changes_is_refused(path, keys, data):
     good = path.read_bytes()

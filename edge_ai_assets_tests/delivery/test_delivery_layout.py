@@ -269,7 +269,7 @@ def test_collect_waits_for_whoever_is_writing(registry):
         thread.start()
         assert not done.wait(0.1)
         registry.tag("a", loose)
-    thread.join(5)
+    thread.join(60)
     assert done.is_set() and registry.has(loose.digest)
 
 

@@ -296,7 +296,11 @@ def test_two_processes_fetch_and_prune_at_once(registry, publish, keys, store):
         assert image.matches(store.layout, item.image, store.path(item).parent, max_bytes=1 << 20)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(steps=st.lists(st.tuples(st.integers(1, 5), st.booleans(), st.integers(0, 2)), max_size=8))
 def test_the_newest_never_falls_and_what_is_listed_is_whole(registry, publish, keys, tmp_path_factory, steps):
     for number in range(len(release.versions(registry.tags())), 5):

@@ -168,7 +168,11 @@ class TestPush:
                 assert entry["digest"] == layout.tags()["release-1"].digest
                 assert entry["artifactType"] == release.ARTIFACT
 
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(
+        max_examples=25,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        deadline=None,
+    )
     @given(size=st.integers(1, 700), cut=st.integers(0, 99))
     def test_a_cut_blob_goes_on_in_pieces(self, tmp_path_factory, size, cut, monkeypatch):
         """Whatever its size and wherever the cut: what the registry has is not sent again."""
@@ -204,7 +208,11 @@ class TestPull:
         store.fetch(client(acr), trust)
         assert acr.sent.total() - before < 64 << 10
 
-    @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(
+        max_examples=30,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        deadline=None,
+    )
     @given(cuts=st.lists(st.integers(1, 60), max_size=4), ranges=st.booleans(), early=st.booleans())
     def test_a_cut_blob_goes_on(self, tmp_path_factory, cuts, ranges, early):
         """As long as each time brings something; nothing that came is asked for again where ranges are."""

@@ -176,6 +176,33 @@ def test_a_release_that_keeps_crashing_is_given_up_for_the_one_before(
         assert supervise(tmp_path, other, again) == 0
 
 
+@pytest.mark.parametrize(
+    ("note", "gives_up"),
+    [
+        ('{"withdrawn": {"sha256:1": "by ann"}}', False),
+        ('{"withdrawn": {"sha256:7": "by ann"}}', True),
+        ('{"withdrawn": ["sha256:1"', True),  # damaged
+        ('{"withdrawn": 1}', True),
+        ("[]", True),
+    ],
+)
+def test_it_is_not_given_up_for_one_that_was_withdrawn(
+    tmp_path: Path, listener: socket.socket, note: str, gives_up: bool
+):
+    files.write_wish(tmp_path, Wish(release(1), "a"))
+
+    async def use() -> None:
+        await until(tmp_path, lambda status: status.request == "a")
+        (tmp_path / files.LEASE).write_text(note)
+        await wish(tmp_path, release(2, "crash"), "b")
+        status = await until(
+            tmp_path, lambda status: status.restarts >= 4 or (status.failed and status.child_pid)
+        )
+        assert (status.current == release(1)) is gives_up
+
+    assert supervise(tmp_path, listener, use) == 0
+
+
 def test_a_crashing_release_with_none_before_is_tried_on(tmp_path: Path, listener: socket.socket):
     files.write_wish(tmp_path, Wish(release(1, "crash"), "a"))
 

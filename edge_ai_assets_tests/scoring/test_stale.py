@@ -60,6 +60,16 @@ def test_without_a_note_nothing_is_known_of_it(site):
     assert said == {"state": "none", "until": None, "scoring": None}
 
 
+def test_one_whose_release_was_withdrawn_says_so_and_scores_on(site):
+    path = site.path.parent / lease.FILE
+    release = site.call("GET", "/v1/status").json["release"]
+    for named, said in (({}, None), ({"sha256:other": "by ann"}, None), ({release: "by ann"}, "by ann")):
+        path.write_text(json.dumps({"until": AHEAD, "when_stale": "stop", "withdrawn": named}))
+        site.app._lease._next = 0.0
+        assert site.call("GET", "/v1/status").json["withdrawn"] == said
+        assert site.score({"records": [RECORD]}).status == 200
+
+
 def test_a_note_that_a_cluster_mounts_is_obeyed_where_none_lies_beside_the_outbox(tmp_path):
     beside, mounted = tmp_path / "outbox", tmp_path / "mounted"
     for folder in (beside, mounted):

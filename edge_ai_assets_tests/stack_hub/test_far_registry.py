@@ -14,8 +14,9 @@ from edge_ai_assets import profiles, usecase
 from edge_ai_assets.azure import lease as azure_lease
 from edge_ai_assets.azure.assets import release
 from edge_ai_assets.azure.far_registry import FarRegistry
-from edge_ai_assets.delivery import pack
+from edge_ai_assets.delivery import pack, signed
 from edge_ai_assets.delivery.errors import DeniedError, RollbackError, UnreachableError
+from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.enrolment import EnrolmentError, invite, join
 from edge_ai_assets.home import Home, SiteHome, point
 from edge_ai_assets.ml.lineage import Lineage
@@ -31,6 +32,7 @@ from edge_ai_assets.stack_hub.assets import deployment
 from edge_ai_assets.stack_hub.delivery import NothingInstalled
 from edge_ai_assets.stack_hub.far_ends import FarEnds
 from edge_ai_assets.stack_hub.far_releases import LOOK_SECONDS, FarReleases
+from edge_ai_assets.stack_hub.rollout import steps
 from edge_ai_assets.usecase import Road
 from edge_ai_assets_tests.contract.acr import PASSWORD, USER, Acr, Canned
 from edge_ai_assets_tests.tiny_model import INPUTS, tiny_release
@@ -81,6 +83,11 @@ class Sides:
         Lineage(training_run=f"run-{number}", training_set="set", usecase=CASE.digest).write(model)
         pack.release(model, self.azure.registry, self.azure.keys, "tiny")
         self.far.publish(self.azure)
+
+    def fetch_alone(self) -> int:
+        """Without what the run does about what was not taken."""
+        registry = self.ends.registry()
+        return SiteStore(self.site.root).fetch(registry, provision.trust(self.site)).version
 
     def fetch(self) -> int:
         return delivery.fetch(self.site, self.ship.registry, Road.LINK, self.ends.registry()).release.version
@@ -275,6 +282,49 @@ class TestNewRelease:
             )
             assert done.success
             assert not sensor.evaluate_tick(context).run_requests
+
+
+class TestWithdrawn:
+    """The word and the release before it come by the same road as a new one, and then it rests."""
+
+    @pytest.mark.parametrize("pushed_by", ["command", "sensor"])
+    def test_a_site_of_its_own_goes_back(self, sides, pushed_by):
+        sides.fetch()
+        sides.release(2)
+        assert sides.fetch() == 2
+        waits = FarReleases(sides.ends, CASE, seconds=iter(range(0, 9999, 100)).__next__)
+        assert waits(sides.site) is None
+        steps.withdraw(sides.azure, CASE, "ann", "false alarms", release=2)
+        if pushed_by == "command":
+            sides.far.publish(sides.azure)
+        else:
+            with dg.build_sensor_context() as context:
+                azure_lease.lease_renewed(sides.azure, CASE, sides.far).evaluate_tick(context)
+        assert waits(sides.site) and sides.fetch() == 1
+        assert delivery.installed(sides.site).version == 1 and waits(sides.site) is None
+        sides.release(3)
+        assert waits(sides.site) and sides.fetch() == 3 and waits(sides.site) is None
+
+    def test_the_word_comes_first_and_the_tag_later(self, sides):
+        """A push that was cut in between: nobody installs it by the old tag."""
+        sides.release(2)
+        before = sides.acr.tags["latest"]
+        steps.withdraw(sides.azure, CASE, "ann", "false alarms", release=2)
+        sides.far.publish(sides.azure)
+        sides.acr.tags["latest"] = before
+        assert sides.fetch() == 1
+
+    def test_a_site_that_knows_no_withdrawals_keeps_what_it_has(self, sides, monkeypatch):
+        """As an older version reads it: the field means nothing to it, the tag leads to an older release."""
+        sides.fetch()
+        sides.release(2)
+        assert sides.fetch() == 2
+        monkeypatch.setattr(signed, "said_of", lambda custom: None)
+        steps.withdraw(sides.azure, CASE, "ann", "false alarms", release=2)
+        sides.far.publish(sides.azure)
+        with pytest.raises(RollbackError, match="older than the installed release 2"):
+            sides.fetch_alone()
+        assert delivery.installed(sides.site).version == 2
 
 
 class TestLease:

@@ -54,6 +54,8 @@ def carried(tmp_path_factory):
         Lineage(training_run=f"run-{number}", training_set="set", usecase=CASE.digest).write(model)
         pack.release(model, azure.registry, azure.keys, "tiny")
         pack.bundle(azure.registry, azure.keys, medium)
+    steps.withdraw(azure, CASE, "ann", "the licence forbids it", release=2)
+    pack.bundle(azure.registry, azure.keys, medium / "later")
     invite(azure, CASE, "narvik", medium)
     shutil.rmtree(azure.root)
     return medium
@@ -202,6 +204,24 @@ def test_aboard_a_release_is_rolled_back_and_resumed_without_azure(ship, reposit
     finally:
         supervisor.stop(site.root)
     assert not [what for what in AZURE_S if (ship.root / what).exists()]
+
+
+def test_aboard_a_release_that_was_withdrawn_gives_way_to_the_one_before(ship, repository, instance, carried):
+    site = ship.site("narvik")
+    work_off(repository, instance)
+    try:
+        shutil.copy(carried / "tiny-2.bundle", site.media)
+        work_off(repository, instance)
+        assert supervisor.status(site.root).version == 2
+        shutil.copy(carried / "later" / "tiny-1.bundle", site.media)
+        assert work_off(repository, instance) == ["deploy_sites"]
+        assert supervisor.status(site.root).version == 1
+        shutil.copy(carried / "tiny-2.bundle", site.media)  # once more, by somebody who did not hear
+        work_off(repository, instance)
+        assert supervisor.status(site.root).version == 1 and work_off(repository, instance) == []
+        assert folder.withdrawn(site.root) == {supervisor.status(site.root).previous.release_id}
+    finally:
+        supervisor.stop(site.root)
 
 
 def test_another_site_s_partition_in_its_log_is_left_alone(ship, repository, instance, carried):

@@ -1,5 +1,6 @@
 """The sensor that brings releases: on evidence, bounded, each decision told once, and back when it is to."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import dagster as dg
@@ -9,11 +10,12 @@ import pytest
 from edge_ai_assets import keys, usecase
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.delivery.errors import MismatchError
+from edge_ai_assets.delivery.listing import Withdrawal
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.runtimes.interface import Failure, Running
 from edge_ai_assets.scoring.metrics import SECONDS
-from edge_ai_assets.stack_hub import delivery, rollout_sensor
+from edge_ai_assets.stack_hub import delivery, provision, rollout_sensor, withdrawn
 from edge_ai_assets.stack_hub.fleet import RANGE_END, RANGE_START
 from edge_ai_assets.stack_hub.rollout import control, course, looking, telling
 from edge_ai_assets.stack_hub.rollout.evidence import Evidence
@@ -151,6 +153,17 @@ def test_from_ring_to_ring_each_after_its_bake_time_and_each_decision_told_once(
     # What each former ring said is told at its sites when the next one is asked.
     assert [told[1] for told in fleet.told if told[0] == "evidence_fine"] == ["c1", "c2", "c1", "c2", "e1"]
     assert rings[Ring.BROAD] and "every site that can be reached" in fleet.why
+
+
+def test_a_site_with_a_home_of_its_own_is_not_asked_here(fleet):
+    for name in ("c1", "c2"):
+        public = provision.known_key(fleet.home, name)
+        public.parent.mkdir(parents=True, exist_ok=True)
+        public.write_text("a public key")
+    private = provision.private_key(fleet.home.site("c2"))
+    private.parent.mkdir(parents=True)
+    private.write_text("its other half: c2 is here")
+    assert fleet.tick(30) == ["c2"]
 
 
 def test_a_run_says_why_its_site_is_asked(fleet):
@@ -417,3 +430,49 @@ def test_without_a_bake_time_rings_follow_each_other_at_once(home, instance, mon
         asked += (found := fleet.tick(3))
         fleet.serve(*found, rows=0)
     assert asked == ["c1", "c2", "e1", "b1", "b2"]
+
+
+class TestWithdrawn:
+    """Release 3 was, so that 2 is the newest."""
+
+    @pytest.fixture
+    def ways_out(self, fleet, monkeypatch):
+        """Sites that have another release on their disk. All run release 3."""
+        said = Withdrawal("ann", "false alarms", datetime(2026, 1, 1, tzinfo=UTC))
+        monkeypatch.setattr(pack, "withdrawn", lambda registry, keys: {3: said})
+        found = {}
+        monkeypatch.setattr(withdrawn, "way_out", lambda site: found.get(site.name))
+        fleet.states = dict.fromkeys(fleet.states, SiteState(serving=3, since="then"))
+        return found
+
+    def test_all_go_back_at_once_and_each_is_told_once(self, fleet, ways_out):
+        assert sorted(fleet.tick()) == ["b1", "b2", "c1", "c2", "e1"]
+        because = {each.tags[rollout_sensor.BECAUSE] for each in fleet.requests}
+        assert because == {"release 3 was withdrawn by ann on 2026-01-01 00:00: false alarms"}
+        fleet.tick()
+        assert sorted(site for word, site in fleet.told if word == "withdrawn") == sorted(fleet.states)
+
+    def test_a_pause_does_not_keep_them(self, fleet, ways_out):
+        control.pause(fleet.home, "bob", "holidays")
+        assert len(fleet.tick()) == 5
+
+    def test_nobody_is_asked_for_what_cannot_be_had_or_failed_or_lies_on_its_disk(self, fleet, ways_out):
+        fleet.serve("c1", "c2", "e1")
+        control.pause(fleet.home, "bob", "holidays")
+        fleet.states["b1"] = SiteState(serving=3, since="then", linked=False)
+        assert fleet.tick() == ["b2"]
+        fleet.states["b2"] = SiteState(serving=3, since="then", failed="it was not ready")
+        assert fleet.tick() == []
+        fleet.states["b2"] = SiteState(serving=3, since="then")
+        ways_out["b2"] = "sha256:2"
+        assert fleet.tick() == []
+
+    def test_a_newer_one_comes_ring_by_ring(self, fleet, ways_out, monkeypatch):
+        monkeypatch.setattr(pack, "newest", lambda *_: SimpleNamespace(version=4, image="sha256:4"))
+        assert fleet.tick() == ["c1", "c2"]
+
+    def test_one_that_an_operator_rolled_back_goes_where_he_says(self, fleet, ways_out):
+        control.roll_back(fleet.home, "bob", "false alarms", to=1, release=3, sites=["b1"])
+        fleet.tick()
+        because = {each.tags[RANGE_START]: each.tags[rollout_sensor.BECAUSE] for each in fleet.requests}
+        assert because["b1"].startswith("rolled back to 1 by bob") and len(because) == 5

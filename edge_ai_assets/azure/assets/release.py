@@ -25,7 +25,7 @@ def image(
     far_registry: dg.ResourceParam[FarRegistry],
 ) -> dg.MaterializeResult:
     """The champion as an OCI image in the registry, stated as a signed release. The same champion is the
-    same release."""
+    same release; one whose release was withdrawn is not released again."""
     from edge_ai_assets.delivery import pack
     from edge_ai_assets.delivery.errors import UnreachableError
 
@@ -35,6 +35,7 @@ def image(
     except UnreachableError as error:  # it is released, bundles can be made; `lease_renewed` pushes it later
         context.log.warning("release %s is not pushed yet: %s", released.version, error)
         pushed = None
+    taken_back = pack.withdrawn(home.registry, home.keys)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(released.image),
         metadata={
@@ -56,10 +57,11 @@ def image(
                         "image": one.image[7:19],
                         "training_set": one.data_version,
                         "training_run": one.run_id[:8],
+                        "withdrawn": str(taken_back.get(one.version, "")),
                     }
                     for one in reversed(pack.known(home.registry, home.keys)[-20:])
                 ],
-                ["release", "made", "image", "training_set", "training_run"],
+                ["release", "made", "image", "training_set", "training_run", "withdrawn"],
             ),
             "registry": far_registry.repository or dg.MetadataValue.path(home.registry),
             **({"pushed_bytes": pushed.bytes, "pushed_blobs": pushed.blobs} if pushed else {}),
@@ -84,11 +86,10 @@ def bundle(home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase]) -> 
     written = outgoing.bundles(home, usecase)
     path = written[""]
     newest = pack.newest(home.registry, home.keys)
-    assert newest is not None
     return dg.MaterializeResult(
         metadata={
-            "release": newest.version,
-            "image": newest.image,
+            "release": newest.version if newest else "none: each was withdrawn, which is all that it brings",
+            **({"image": newest.image} if newest else {}),
             "path": dg.MetadataValue.path(path),
             "bytes": path.stat().st_size,
             "for_sites": records(

@@ -113,7 +113,7 @@ def settle(
 
 
 def retry(dead: Queue, queue: Queue, receipts: Queue, most: int = 1_000) -> int:
-    """Put dead letters and receipts back on their queues, when what made them fail was put right; how many."""
+    """Put dead letters and receipts back on their queues, once what made them fail is right; how many."""
     moved = 0
     while moved < most and (messages := dead.receive(32, HIDDEN_SECONDS)):
         for message in messages:

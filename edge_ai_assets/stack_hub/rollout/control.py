@@ -136,7 +136,7 @@ def read(home: Home) -> State:
 
 def pause(home: Home, who: str, why: str) -> State:
     """Ask no site for a new release, until `resume`."""
-    return _change(home, lambda state: msgspec.structs.replace(state, paused=_said(who, why)))
+    return _change(home, lambda state: msgspec.structs.replace(state, paused=said(who, why)))
 
 
 def halt(home: Home, release: int, ring: Ring, why: str) -> State:
@@ -183,7 +183,7 @@ def resume(
                 "nothing is paused, rolled back, or halted by evidence: there is nothing to resume; a ring "
                 "where a release failed is passed by accepting it, or by materializing site/deployment there"
             )
-        more = (Accepted(*accept, _said(who, why)),) if accept else ()
+        more = (Accepted(*accept, said(who, why)),) if accept else ()
         return State(accepted=(*state.accepted, *more)[-KEPT:])
 
     return _change(home, change)
@@ -199,7 +199,7 @@ def roll_back(home: Home, who: str, why: str, *, to: int, release: int, sites: S
     """
     if not 0 < to < release:
         raise RolloutError(f"release {to} is not older than the newest, {release}: nothing to roll back")
-    back = Back(to, release, None if sites is None else tuple(sites), _said(who, why))
+    back = Back(to, release, None if sites is None else tuple(sites), said(who, why))
 
     def change(state: State) -> State:
         # So there are never more than one of all and one a site, and none needs to be forgotten.
@@ -229,13 +229,14 @@ def _without(backs: Sequence[Back], sites: Sequence[str]) -> tuple[Back, ...]:
     return tuple(back for back in left if back.sites is None or back.sites)
 
 
-def _said(who: str, why: str) -> Said:
+def said(who: str, why: str, *, most: int = MAX_WHY) -> Said:
+    """Who decides something now, and why; RolloutError unless that can be recorded, in `most` characters."""
     who, why = who.strip(), why.strip()
-    for what, text, most in (("name", who, MAX_WHO), ("reason", why, MAX_WHY)):
+    for what, text, bound in (("name", who, MAX_WHO), ("reason", why, most)):
         if not text:
             raise RolloutError(f"a {what} is missing: say who decides, and why; it is recorded")
-        if len(text) > most:
-            raise RolloutError(f"the {what} has {len(text)} characters, {most} are allowed")
+        if len(text) > bound:
+            raise RolloutError(f"the {what} has {len(text)} characters, {bound} are allowed")
         if odd := [sign for sign in text if category(sign) in ("Cc", "Cs") and sign not in "\n\r\t"]:
             raise RolloutError(f"the {what} holds {odd[0]!r}, which is no text: leave it out")
     return Said(who, why, datetime.now(UTC))

@@ -11,7 +11,7 @@ import msgspec
 
 from edge_ai_assets.delivery import pack
 from edge_ai_assets.home import Home
-from edge_ai_assets.stack_hub import delivery
+from edge_ai_assets.stack_hub import delivery, withdrawn
 from edge_ai_assets.stack_hub.rollout import control, telling
 from edge_ai_assets.stack_hub.rollout.control import State
 from edge_ai_assets.stack_hub.rollout.course import Course
@@ -24,11 +24,16 @@ def standing(home: Home, usecase: UseCase) -> dict[str, Any]:
 
     Returns:
         `{release, decision, ring, reason, next: [SITE], sites: {NAME: {ring, release, linked, held,
-        fell_back, evidence: {says, because, challenger_…, champion_…}}}, paused, halted, rolled_back,
-        accepted}`. `release` is None before the first, and where only one site is, which knows of none but
-        its own. `evidence` is None where none was counted for the decision.
+        withdrawn, fell_back, evidence: {says, because, challenger_…, champion_…}}}, paused, halted,
+        rolled_back, accepted, withdrawn: [{release, who, why, at}]}`. `release` is None before the first,
+        and where only one site is, which knows of none but its own. `evidence` is None where none was
+        counted for the decision.
     """
     target = None if home.own_site else pack.newest(home.registry, home.keys)
+    if own := home.own_site:
+        taken_back = withdrawn.versions(home.site(own))
+    else:
+        taken_back = pack.withdrawn(home.registry, home.keys)
     state = control.read(home)
     sites = [site for site in usecase.sites if home.own_site in (None, site.name)]
     states = {site.name: delivery.state(home.site(site.name), target, site.road) for site in sites}
@@ -46,12 +51,16 @@ def standing(home: Home, usecase: UseCase) -> dict[str, Any]:
                 "release": states[site.name].serving,
                 "linked": states[site.name].linked,
                 "held": _held(state, site.name, target.version if target else None),
+                "withdrawn": str(why) if (why := taken_back.get(states[site.name].serving or 0)) else None,
                 "fell_back": fell.reason if (fell := states[site.name].fell) else None,
                 "evidence": _evidence(course, decision, site.name),
             }
             for site in sites
         },
         **controls(state),
+        "withdrawn": [
+            {"release": version, **msgspec.to_builtins(why)} for version, why in sorted(taken_back.items())
+        ],
     }
 
 

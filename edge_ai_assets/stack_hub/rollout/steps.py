@@ -5,18 +5,28 @@ Each returns the observations that tell of it; who writes them into Dagster's lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import dagster as dg
 
+from edge_ai_assets.delivery import pack
 from edge_ai_assets.delivery import release as releases
+from edge_ai_assets.delivery.errors import DeliveryError
 from edge_ai_assets.delivery.layout import Layout
+from edge_ai_assets.delivery.listing import Withdrawal
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import Home
+from edge_ai_assets.stack_hub import withdrawn
 from edge_ai_assets.stack_hub.rollout import control, telling
 from edge_ai_assets.stack_hub.rollout.control import RolloutError, State
 from edge_ai_assets.usecase import Ring, UseCase
+
+log = logging.getLogger(__name__)
+
+MAX_WHY = 500
+"""Characters of the reason of a withdrawal, which every site is sent, and keeps."""
 
 
 class Done(NamedTuple):
@@ -96,6 +106,35 @@ def roll_back(
     return Done(state, events)
 
 
+def withdraw(home: Home, usecase: UseCase, who: str, why: str, *, release: int) -> Done:
+    """Take a release back, for good: no site installs it any more, or goes back to it.
+
+    Its bundles in the home are removed. Publishing it elsewhere is the caller's, and later the matter of
+    `lease_renewed`. Again records it again, and changes nothing.
+
+    Raises:
+        RolloutError: there is no such release, or this is the home of one site.
+        DeliveryError: it cannot be signed, or the registry's list does not check out.
+    """
+    if home.own_site:
+        raise RolloutError(
+            f"this is the home of site {home.own_site!r}: releases are withdrawn on Azure's side; "
+            "`edge-ai rollout rollback` keeps this site from one"
+        )
+    known = _published(home)
+    if release not in known:
+        raise RolloutError(f"there is no release {release}: there are {', '.join(map(str, known)) or 'none'}")
+    said = control.said(who, why, most=MAX_WHY)
+    wanted = Withdrawal(said.who, said.why, said.at)
+    held = pack.withdraw(home.registry, home.keys, release, wanted, usecase.delivery.lease)
+    for path in home.media.rglob(f"{usecase.name}-{release}.bundle*"):
+        path.unlink()
+    newest = pack.newest(home.registry, home.keys)
+    told = f"release {release} was {held}"
+    after = {"newest": newest.version} if newest else {}
+    return Done(control.read(home), [telling.of_release("withdrawn", release, told, after)])
+
+
 def _newest(home: Home) -> int:
     known = _known(home)
     if not known:
@@ -104,13 +143,23 @@ def _newest(home: Home) -> int:
 
 
 def _known(home: Home) -> list[int]:
-    """Versions of the releases in the registry; in the home of one site, of those on its disk.
+    """Versions of the releases in the registry that were not withdrawn; in the home of one site, of those on
+    its disk.
 
     Whether they check out is seen where they are installed: one that is damaged must keep no site from
-    another.
+    another, and nor must a list that cannot be read.
     """
-    if home.own_site:
-        return [release.version for release in SiteStore(home.site(home.own_site).root).releases()]
+    taken_back: Collection[int] = ()
+    site = home.site(home.own_site) if home.own_site else None
+    try:
+        taken_back = withdrawn.versions(site) if site else pack.withdrawn(home.registry, home.keys)
+    except DeliveryError as error:
+        log.error("which releases were withdrawn is not known: %s", error)
+    there = [release.version for release in SiteStore(site.root).releases()] if site else _published(home)
+    return [version for version in there if version not in taken_back]
+
+
+def _published(home: Home) -> list[int]:
     return releases.versions(Layout(home.registry).tags())
 
 

@@ -24,7 +24,7 @@ from scoring.release import NAMES, build, rows
 
 from edge_ai_assets import usecase
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.scoring import batch
+from edge_ai_assets.scoring import batch, slices
 from edge_ai_assets.scoring.client import Client
 
 ROWS, SITE = 200_000, "bench"
@@ -62,8 +62,7 @@ def main() -> None:
         site = SiteHome(folder / SITE)
         context = frame.rename(columns={"run": "_run"}).astype({"_run": str})
         context = context.assign(_time=pd.NaT, _row=np.arange(ROWS))[[*NAMES, "_time", "_run", "_row"]]
-        starts = range(0, ROWS, batch.SLICE)
-        tables = [batch._table(context.iloc[start : start + batch.SLICE]) for start in starts]
+        tables = [table for _, _, table in slices.tables(context, batch.CUT.slice)]
 
         def prepared() -> None:
             number = next(numbers)

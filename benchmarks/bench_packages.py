@@ -123,8 +123,8 @@ def scores() -> Iterator[Batch]:
     made = features.compute(frame, USECASE)
     inputs = {item.name: item.kind for item in features.inputs(USECASE)}
     rng = np.random.default_rng(1)
-    for start in range(0, len(made), batch.SLICE):
-        part = made.iloc[start : start + batch.SLICE]
+    for start in range(0, len(made), batch.CUT.slice):
+        part = made.iloc[start : start + batch.CUT.slice]
         columns = {name: pd.to_numeric(part[name], errors="coerce").to_numpy() for name in inputs}
         texts = {name: part[name].tolist() for name, kind in inputs.items() if kind == "category"}
         context = {name: part[name].astype(str).tolist() for name in ("_time", "_run")}

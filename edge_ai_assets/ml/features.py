@@ -98,7 +98,7 @@ def compute(readings: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
         The same rows in the same order, index 0..n-1: the columns whose names begin with an underscore, then
         all inputs; numbers float64 (NaN = missing, as is what is infinite), categories as they came.
     """
-    import duckdb
+    import numpy as np
     import pandas as pd
 
     derived = [item.name for item in _derived(usecase)]
@@ -106,9 +106,13 @@ def compute(readings: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
     base: pd.DataFrame = readings[[*own, *(item.name for item in inputs(usecase) if item.base == item.name)]]
     numbers = [feature.name for feature in usecase.numbers]
     base = base.reset_index(drop=True).astype(dict.fromkeys(numbers, "float64"))
-    base[numbers] = base[numbers].where(base[numbers].abs() < float("inf"))
+    for name in numbers:
+        if np.isinf(base[name].to_numpy()).any():
+            base[name] = base[name].where(base[name].abs() < float("inf"))
     if not derived:
         return base
+    import duckdb
+
     # Only what the windows need goes through SQL; labels, times and categories stay as they are.
     needed = base[["_row", *numbers]].copy()
     needed["_run"] = base.groupby(["_site", "_run"], sort=False, dropna=False).ngroup()

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_ai_assets.readings.cut import RawChunk
 from edge_ai_assets.readings.files import stem
 from edge_ai_assets.readings.guess import Guess, guess
 from edge_ai_assets.readings.profile import Column
-from edge_ai_assets.readings.raw import RawChunk, RawFile
+from edge_ai_assets.readings.raw import RawFile
 from edge_ai_assets.readings.rules import is_missing, parse_numbers, sentinels, text
 
 UNIT = re.compile(r"(?:\[\s*([^\]]{1,12}?)\s*\]|\(\s*([^)]{1,12}?)\s*\))\s*$")

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from edge_ai_assets.readings import rules
-from edge_ai_assets.readings.raw import RawChunk, RawFile, ReadingsError
+from edge_ai_assets.readings.cut import RawChunk
+from edge_ai_assets.readings.raw import RawFile, ReadingsError
 from edge_ai_assets.readings.runs import Codes, Counter, RunNames, Seen
 from edge_ai_assets.usecase import UseCase
 
@@ -40,7 +41,12 @@ class Batch:
 
 
 def read(
-    path: Path, usecase: UseCase, *, site: str | None = None, chunk_rows: int = 100_000
+    path: Path,
+    usecase: UseCase,
+    *,
+    site: str | None = None,
+    chunk_rows: int = 100_000,
+    first_rows: int | None = None,
 ) -> Iterator[Batch]:
     """Read CSV, gzipped CSV or Parquet in bounded memory; found out from the file's content, not its name.
 
@@ -50,6 +56,8 @@ def read(
         site: where the file comes from, by name or value. Needed when the use case has no site column; when
             it has one, rows of another site are rejected.
         chunk_rows: most rows in a batch; wide files get fewer.
+        first_rows: most rows in the first batch, for a caller that waits for it; each further one may have
+            twice as many as the one before, up to `chunk_rows`. As many as those when absent.
 
     Raises:
         ReadingsError: the file cannot be read, is empty, lacks a column, or its site is not known. What the
@@ -63,7 +71,7 @@ def read(
         raise ReadingsError(
             f"{path}: the use case has no site column, so the site of this file must be given"
         )
-    return _batches(file, usecase, site, chunk_rows)
+    return _batches(file, usecase, site, file.chunks(chunk_rows, first_rows))
 
 
 def check_columns(file: RawFile, usecase: UseCase) -> None:
@@ -94,17 +102,19 @@ def stem(path: Path) -> str:
     return name or path.name
 
 
-def _batches(file: RawFile, usecase: UseCase, site: str | None, chunk_rows: int) -> Iterator[Batch]:
+def _batches(
+    file: RawFile, usecase: UseCase, site: str | None, chunks: Iterator[RawChunk]
+) -> Iterator[Batch]:
     names, groups, seen = RunNames(usecase.runs, stem(file.path)), Codes(), Seen()
     runs, positions = Codes(), Counter()
     rows = 0
-    for chunk in file.chunks(chunk_rows):
+    for chunk in chunks:
         rows += chunk.rows
         verdict = rules.Verdict(chunk.rows)
         table = _interpreted(chunk, usecase, site, verdict)
         if usecase.time:
             _reject_repeats(table, usecase, groups, seen, verdict)
-        good = table[verdict.good].reset_index(drop=True)
+        good = table if verdict.good.all() else table[verdict.good].reset_index(drop=True)
         if not usecase.runs.column:
             good["_run"] = names.of(good["_site"].to_numpy(object), good["_time"])
         good["_row"] = positions.positions(runs.of(good["_site"], good["_run"]))
@@ -135,7 +145,7 @@ def _interpreted(chunk: RawChunk, usecase: UseCase, site: str | None, verdict: r
     bad = np.zeros(chunk.rows, dtype=bool)
     bad[list(broken)] = True
     verdict.reject(bad, "broken line", lambda row: broken[row])
-    if chunk.lines is not None:
+    if chunk.data is not None:
         blank = np.ones(chunk.rows, dtype=bool)
         for column in cells:
             blank &= rules.is_missing(rules.text(column, cells[column]), source)
@@ -162,11 +172,12 @@ def _interpreted(chunk: RawChunk, usecase: UseCase, site: str | None, verdict: r
 
 def _rejected(chunk: RawChunk, verdict: rules.Verdict, path: Path) -> pd.DataFrame:
     rows = sorted(verdict.problems)
-    table = {
+    texts = {
         "_file": [path.name] * len(rows),
-        "_line": chunk.numbers[rows].astype(np.int64),
         "_problem": [verdict.problems[row][0] for row in rows],
         "_reason": [verdict.problems[row][1] for row in rows],
         "_row_text": [chunk.text(row) for row in rows],
     }
-    return pd.DataFrame(table).astype(dict.fromkeys(("_file", "_problem", "_reason", "_row_text"), "str"))
+    table = pd.DataFrame({name: pd.array(values, dtype="str") for name, values in texts.items()})
+    table.insert(1, "_line", chunk.numbers[rows].astype(np.int64))
+    return table

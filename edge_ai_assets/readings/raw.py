@@ -1,25 +1,21 @@
 """Files as chunks of raw cells: CSV, gzipped CSV and Parquet, in bounded memory, nothing interpreted.
 
-Opening, decoding, finding the delimiter, cutting lines into cells. What a cell means is decided in `rules`;
-only rows that cannot be cut into the header's columns are called broken here. One line is one record: a line
-break inside quotes ends the record all the same, so that one stray quote costs one row and not the rest of
-the file.
+Opening, decoding, finding the delimiter. Lines are cut into cells in `cut`; what a cell means is decided in
+`rules`.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
-import json
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import compress, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,51 +23,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edge_ai_assets.readings.lines import decoded, sniff_delimiter, split, table, unique
+from edge_ai_assets.readings.cut import RawChunk, cut
+from edge_ai_assets.readings.lines import decoded, sniff_delimiter, split, take_lines, unique
 from edge_ai_assets.usecase import Source
 
 CELLS = 1_000_000
 """Most cells in a chunk: wide files are read in fewer rows at a time."""
 SEPARATOR = re.compile(r"""["']?sep=.["']?\s*$""", re.I)
-TEXT = 2000
-"""Most characters kept of a rejected row."""
 
 
 class ReadingsError(ValueError):
     """A file that cannot be read at all; the message names file, column and what is there instead."""
-
-
-@dataclass(frozen=True)
-class RawChunk:
-    """Some consecutive rows. `cells` are text from CSV, typed from Parquet, and null in broken rows."""
-
-    numbers: np.ndarray
-    """Line in the file (CSV) or row (Parquet) of each row, from 1; int64, shape (n,)."""
-    cells: dict[str, pa.Array]
-    broken: dict[int, str] = field(default_factory=dict)
-    """Why a row of this chunk could not be cut into cells, by position in the chunk."""
-    lines: Sequence[str] | None = None
-    """The lines as they stand in a CSV file; None for Parquet."""
-
-    @property
-    def rows(self) -> int:
-        return len(self.numbers)
-
-    def text(self, row: int) -> str:
-        """The raw row as JSON, at most `TEXT` characters: an object, or the line if broken or too long."""
-        if row in self.broken and self.lines is not None:
-            return _short_json(self.lines[row])
-        cells = {name: column[row].as_py() for name, column in self.cells.items()}
-        text = json.dumps(cells, ensure_ascii=False, default=str)
-        return text if len(text) <= TEXT else _short_json(self.lines[row] if self.lines is not None else text)
-
-
-def _short_json(line: str) -> str:
-    line = line.encode("utf-8", "backslashreplace").decode()
-    keep = TEXT
-    while len(text := json.dumps(line[:keep], ensure_ascii=False)) > TEXT:
-        keep = keep * 3 // 4
-    return text
 
 
 @dataclass(frozen=True)
@@ -141,56 +103,41 @@ class RawFile:
             raise ReadingsError(f"{self.path}: line 1 is no header, it holds only delimiters")
         return unique(names)
 
-    def chunks(self, rows: int) -> Iterator[RawChunk]:
-        """All rows in file order, at most `rows` (and `CELLS` cells) at a time; blank lines are no rows."""
-        rows = max(1, min(rows, CELLS // len(self.columns)))
-        return self._parquet_chunks(rows) if self.is_parquet else self._csv_chunks(rows)
+    def chunks(self, rows: int, first: int | None = None) -> Iterator[RawChunk]:
+        """All rows in file order, at most `rows` (and `CELLS` cells) at a time; blank lines are no rows.
 
-    def _parquet_chunks(self, rows: int) -> Iterator[RawChunk]:
+        With `first`, so many at first, and each time twice as many as before, up to `rows`.
+        """
+        most = max(1, min(rows, CELLS // len(self.columns)))
+        return (self._parquet_chunks if self.is_parquet else self._csv_chunks)(most, min(first or most, most))
+
+    def _parquet_chunks(self, most: int, size: int) -> Iterator[RawChunk]:
         start = 1
         with _parquet(self.path) as file:
-            for batch in file.iter_batches(batch_size=rows):
-                cells = dict(zip(self.columns, batch.columns, strict=True))
-                yield RawChunk(np.arange(start, start + batch.num_rows), cells)
+            for batch in file.iter_batches(batch_size=most):
+                at = 0
+                while at < batch.num_rows:
+                    part = batch.slice(at, size)
+                    cells = dict(zip(self.columns, part.columns, strict=True))
+                    yield RawChunk(np.arange(start + at, start + at + part.num_rows), cells)
+                    at, size = at + part.num_rows, min(2 * size, most)
                 start += batch.num_rows
 
-    def _csv_chunks(self, rows: int) -> Iterator[RawChunk]:
+    def _csv_chunks(self, most: int, size: int) -> Iterator[RawChunk]:
         with self._open() as file:
-            numbered = (number for number, line in enumerate(file, 1) if line.strip())
+            numbered = (number for number, line in enumerate(iter(file.readline, ""), 1) if line.strip())
             last = deque(islice(numbered, 1 + self._has_separator_line), maxlen=1)[0]  # of the header
-            while lines := list(islice(file, rows)):
-                numbers = np.arange(last + 1, last + 1 + len(lines))
-                last += len(lines)
-                if not all(map(str.strip, lines)):
-                    there = [bool(line.strip()) for line in lines]
-                    numbers, lines = numbers[there], list(compress(lines, there))
-                if lines:
-                    yield self._cut(numbers, [line.rstrip("\n") for line in lines])
-
-    def _cut(self, numbers: np.ndarray, lines: list[str]) -> RawChunk:
-        cells = table(lines, self.columns, self.delimiter)
-        if cells is not None:
-            return RawChunk(numbers, cells, {}, lines)
-        columns, delimiter, broken = self.columns, self.delimiter, {}
-        width, records = len(columns), []
-        nothing: list[str | None] = [None] * width
-        for row, line in enumerate(lines):
-            try:
-                record: list[str | None] = [*split(line, delimiter)]
-            except csv.Error as error:
-                broken[row], record = f"the line cannot be cut into fields: {error}", nothing
-            else:
-                if not decoded(line):
-                    broken[row], record = f"the line holds bytes that are not {self.source.encoding}", nothing
-                elif len(record) < width or any(record[width:]):
-                    broken[row] = f"the row has {len(record)} fields, the header has {width}"
-                    record = nothing
-            records.append(record[:width] if len(record) > width else record)
-        cells = {
-            name: pa.array(column, pa.string())
-            for name, column in zip(columns, zip(*records, strict=True), strict=True)
-        }
-        return RawChunk(numbers, cells, broken, lines)
+            rest = b""
+            while True:
+                data, rest = take_lines(file, rest, size)
+                if not data:
+                    return
+                lines = data.count(b"\n") + (not data.endswith(b"\n"))
+                numbers = np.arange(last + 1, last + 1 + lines)
+                chunk = cut(data, numbers, self.columns, self.delimiter, self.source.encoding)
+                if chunk.rows:
+                    yield chunk
+                last, size = last + lines, min(2 * size, most)
 
     @contextmanager
     def _open(self) -> Iterator[IO[str]]:

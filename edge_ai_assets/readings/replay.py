@@ -19,8 +19,9 @@ import pandas as pd
 import pyarrow as pa
 
 from edge_ai_assets.readings import rules, simulator
+from edge_ai_assets.readings.cut import RawChunk
 from edge_ai_assets.readings.files import check_columns, files_of, stem
-from edge_ai_assets.readings.raw import RawChunk, RawFile, ReadingsError
+from edge_ai_assets.readings.raw import RawFile, ReadingsError
 from edge_ai_assets.readings.runs import Codes, RunNames
 from edge_ai_assets.usecase import UseCase
 
@@ -204,7 +205,8 @@ class _Cutter:
                     usecase.time, [cells[name] for name in usecase.time.columns], source, verdict
                 )
             if usecase.runs.column:
-                run = rules.run_names(usecase.runs.column, cells[usecase.runs.column], source, verdict)
+                named = rules.run_names(usecase.runs.column, cells[usecase.runs.column], source, verdict)
+                run = named.to_numpy(object)
             good = verdict.good
             if not usecase.runs.column:
                 run[good] = names.of(site[good], time[good])

@@ -18,8 +18,7 @@ class Codes:
 
     def of(self, first: Iterable[str], second: Iterable[str]) -> np.ndarray:
         """Codes of the pairs, int64, shape (n,)."""
-        left, firsts = pd.factorize(np.asarray(first, dtype=object), use_na_sentinel=False)
-        right, seconds = pd.factorize(np.asarray(second, dtype=object), use_na_sentinel=False)
+        (left, firsts), (right, seconds) = (_factorized(texts) for texts in (first, second))
         local, distinct = pd.factorize(left * max(1, len(seconds)) + right)
         pairs = [(firsts[pair // len(seconds)], seconds[pair % len(seconds)]) for pair in distinct.tolist()]
         known = [self._codes.setdefault(pair, len(self._codes)) for pair in pairs]
@@ -79,6 +78,12 @@ class RunNames:
         positions = self._rows.positions(self._sites.of(sites, [""] * len(sites)))
         blocks, distinct = pd.factorize(positions // (self._runs.rows or 1))
         return np.array([f"{self._stem}-{block:05d}" for block in distinct], dtype=object)[blocks]
+
+
+def _factorized(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray | pd.Index]:
+    # A Series of `str` is Arrow's, which takes a tenth of the time that objects take.
+    values = texts if isinstance(texts, pd.Series) else np.asarray(texts, dtype=object)
+    return pd.factorize(values, use_na_sentinel=False)
 
 
 def floor(times: pd.Series, every: str) -> np.ndarray:

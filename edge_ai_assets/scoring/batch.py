@@ -3,7 +3,8 @@
 Runs in the site's Dagster or command line, not in the service: pandas is welcome here. Interrupted, a file
 is scored again from its start, and every slice that was already answered is answered from the outbox by its
 idempotency key. For that its rows must come out the same again, and they depend on the files before it and on
-the use case: so a file that was begun is finished before any other, by the use case it was begun with.
+the use case: so a file that was begun is finished before any other, by the use case it was begun with and cut
+as it was then. `slices` makes the requests.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,19 +25,18 @@ import msgspec
 
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.scoring.context import CONTEXT
+from edge_ai_assets.scoring.slices import Chunk, Cut, chunks
 from edge_ai_assets.usecase import UseCase
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from edge_ai_assets.scoring.client import Client, ScoreAnswer
 
 T = TypeVar("T")
-SLICE = 2_000
-"""Rows a request: large enough for onnxruntime to run flat out, small enough for one quick commit."""
-IN_FLIGHT = 4
-"""Requests on their way at once: while the service scores one, the next is made and the last one written."""
+CUT = Cut(first=10_000)
+"""Of files that are begun now. A request is large enough for onnxruntime to run flat out and small enough for
+one quick commit; the first chunk is small, because the service waits for it."""
+IN_FLIGHT = 8
+"""Requests on their way at once: two or three keep the service at work, the others make up for waits here."""
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Begun(msgspec.Struct, frozen=True):
     file: str
     digest: str
     usecase: dict[str, Any]
+    cut: Cut = Cut()
 
 
 def waiting(site: SiteHome) -> list[Path]:
@@ -147,40 +149,63 @@ def score_file(
 def _score_file(
     path: Path, usecase: UseCase, site: SiteHome, client: Client, progress: Callable[[int], None]
 ) -> FileScored:
-    import pandas as pd
-
-    from edge_ai_assets.ml import features
-    from edge_ai_assets.readings.files import read
     from edge_ai_assets.scoring.lookback import Lookback
 
     digest = _digest(path)
     kept = Lookback(site.lookback)
-    total = [0, 0, 0, 0, 0]
     if kept.file == digest or any(site.scored.glob(f"{digest}-*")):
         # Killed just before the move, or delivered twice: every row of it has been scored.
         _finish(path, site, digest)
-        return FileScored(*total)
-    usecase = _begin(path, digest, usecase, site)
-    for number, batch in enumerate(_ahead(read(path, usecase, site=site.name))):
-        if len(batch.rejected):
-            site.rejected.mkdir(parents=True, exist_ok=True)
-            batch.rejected.to_parquet(site.rejected / f"{digest}-{number:05}.parquet", index=False)
-        fresh = kept.continue_runs(batch.readings)
-        whole = pd.concat([kept.before(fresh), fresh], ignore_index=True)
-        made = features.compute(whole, usecase).iloc[len(whole) - len(fresh) :]
-        to_score = made[features.scorable(made, usecase)]
-        anomalies, outside = _score(to_score, usecase, client, f"{digest}/{number}", progress)
-        kept.remember(features.lookback(whole, usecase))
-        for position, count in enumerate(
-            (len(to_score), len(batch.rejected), len(fresh) - len(to_score), anomalies, outside)
-        ):
-            total[position] += count
+        return FileScored(0, 0, 0, 0, 0)
+    begun = _begin(path, digest, usecase, site)
+    usecase = UseCase.model_validate(begun.usecase)
+    made = chunks(path, usecase, site=site.name, digest=digest, cut=begun.cut, kept=kept)
+    done = _send(_noted(made, site, digest), client, progress)
     kept.write(digest)
     _finish(path, site, digest)
+    return done
+
+
+def _noted(made: Iterator[Chunk], site: SiteHome, digest: str) -> Iterator[Chunk]:
+    """The same, its rejected rows on disk."""
+    for number, chunk in enumerate(made):
+        if len(chunk.rejected):
+            site.rejected.mkdir(parents=True, exist_ok=True)
+            chunk.rejected.to_parquet(site.rejected / f"{digest}-{number:05}.parquet", index=False)
+        yield chunk
+
+
+def _send(made: Iterator[Chunk], client: Client, progress: Callable[[int], None]) -> FileScored:
+    """Score chunks, each made while the one before it is scored."""
+    total = [0, 0, 0, 0, 0]
+    asked: deque[tuple[int, Future[ScoreAnswer]]] = deque()
+
+    def count(rows: int, future: Future[ScoreAnswer]) -> None:
+        answer = future.result()
+        total[0] += rows
+        total[3] += sum(answer.predicted)
+        total[4] += sum(answer.outside)
+        progress(rows)
+
+    with ThreadPoolExecutor(IN_FLIGHT) as threads, closing(_ahead(made)) as coming:
+        try:
+            for chunk in coming:
+                total[1] += len(chunk.rejected)
+                total[2] += chunk.baseline
+                for part in chunk.slices:
+                    asked.append((part.rows, threads.submit(client.score_table, part.table, key=part.key)))
+                    # As many again wait in line: no thread waits for this one to hand it the next.
+                    while len(asked) == 2 * IN_FLIGHT or (asked and asked[0][1].done()):
+                        count(*asked.popleft())
+            while asked:
+                count(*asked.popleft())
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
     return FileScored(*total)
 
 
-def _ahead(batches: Iterator[T]) -> Iterator[T]:
+def _ahead(batches: Iterator[T]) -> Generator[T]:
     """The same, each read while the one before it is scored: one more is in memory than without."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, batches, None)
@@ -189,14 +214,15 @@ def _ahead(batches: Iterator[T]) -> Iterator[T]:
             yield batch
 
 
-def _begin(path: Path, digest: str, usecase: UseCase, site: SiteHome) -> UseCase:
-    """Note that the file is begun; the use case it is scored by, that of the first time it was begun."""
+def _begin(path: Path, digest: str, usecase: UseCase, site: SiteHome) -> Begun:
+    """Note that the file is begun; the note of the first time it was, if it had been."""
     begun = _begun(site)
     if begun and begun.digest == digest:
-        return UseCase.model_validate(begun.usecase)
+        return begun
+    begun = Begun(path.name, digest, usecase.model_dump(mode="json"), CUT)
     with durable.replacing(site.scoring) as file:
-        file.write(msgspec.json.encode(Begun(path.name, digest, usecase.model_dump(mode="json"))))
-    return usecase
+        file.write(msgspec.json.encode(begun))
+    return begun
 
 
 def _begun(site: SiteHome) -> Begun | None:
@@ -211,45 +237,6 @@ def _begun(site: SiteHome) -> Begun | None:
 def _finish(path: Path, site: SiteHome, digest: str) -> None:
     _move(path, site.scored, digest)
     site.scoring.unlink(missing_ok=True)
-
-
-def _score(
-    frame: pd.DataFrame, usecase: UseCase, client: Client, key: str, progress: Callable[[int], None]
-) -> tuple[int, int]:
-    from edge_ai_assets.ml import features
-
-    names = [item.name for item in features.inputs(usecase)] + list(CONTEXT)
-    slices = ((start, frame[names].iloc[start : start + SLICE]) for start in range(0, len(frame), SLICE))
-    tables = ((f"{key}/{start}", len(part), _table(part)) for start, part in slices)
-    anomalies = outside = 0
-
-    def count(rows: int, future: Future[ScoreAnswer]) -> None:
-        nonlocal anomalies, outside
-        answer = future.result()
-        anomalies += sum(answer.predicted)
-        outside += sum(answer.outside)
-        progress(rows)
-
-    with ThreadPoolExecutor(IN_FLIGHT) as threads:
-        asked: deque[tuple[int, Future[ScoreAnswer]]] = deque()
-        for name, rows, table in tables:
-            asked.append((rows, threads.submit(client.score_table, table, key=name)))
-            while len(asked) == IN_FLIGHT or (asked and asked[0][1].done()):
-                count(*asked.popleft())
-        while asked:
-            count(*asked.popleft())
-    return anomalies, outside
-
-
-def _table(part: pd.DataFrame) -> bytes:
-    """Rows as an Arrow IPC stream; not a number, and not a time, is null."""
-    import pyarrow as pa
-
-    batch = pa.RecordBatch.from_pandas(part, preserve_index=False).replace_schema_metadata(None)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    return bytes(sink.getvalue())
 
 
 def _move(path: Path, folder: Path, digest: str) -> None:

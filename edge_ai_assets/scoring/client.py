@@ -1,6 +1,6 @@
 """Talking to a scoring service from Python: the site's Dagster location uses it, the service does not.
 
-Blocking; one `Client` belongs to one thread.
+Blocking. Threads may share a `Client`: each request takes a connection of its own.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def test_lookback_is_head_and_tail_and_never_empty():
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_chunks_with_lookback_give_what_the_whole_gives(data):
     rows = data.draw(st.integers(1, 60), "rows")
     case = usecase(

@@ -120,6 +120,7 @@ print(landed.rows, landed.rejected, (resource.getrusage(resource.RUSAGE_SELF).ru
 """
 
 
+@pytest.mark.slow
 def test_a_file_of_a_million_rows_is_taken_in_bounded_memory(zone):
     rows = ["r,1.5,0", "r,2.5,1", "r,3.5,0", "r,broken,0"] * 250_000
     zone("north/large.csv", *rows, header="run,Flow,fault")

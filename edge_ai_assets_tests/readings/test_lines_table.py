@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edge_ai_assets.readings.lines import DELIMITERS, decoded, split, table
+from edge_ai_assets.readings import lines as module
+from edge_ai_assets.readings.lines import DELIMITERS, as_data, as_lines, decoded, split, table, take_lines
 
 CELLS = st.text(st.sampled_from("a1 .,;\t|-\0\x0b\x85\u2028é😀'\ud800\""), max_size=6)
 """TextIOWrapper has made every line end a newline, so that none is in a line."""
@@ -30,7 +33,7 @@ def one_by_one(lines, width, delimiter):
 def test_all_at_once_is_one_by_one(delimiter, width, rows):
     lines = [line for row in rows if (line := delimiter.join(row)).strip()]
     columns = [f"c{place}" for place in range(width)]
-    found = table(lines, columns, delimiter)
+    found = table(as_data(lines), len(lines), columns, delimiter)
     expected = one_by_one(lines, width, delimiter) if lines else None
     if found is None:
         assert expected is None or not lines
@@ -40,4 +43,20 @@ def test_all_at_once_is_one_by_one(delimiter, width, rows):
 
 @pytest.mark.parametrize("line", ["1,2,3", "1", '1,"2"', "1,\ud800"])
 def test_one_line_that_needs_a_look_leaves_all_to_it(line):
-    assert table(["1,2", line], ["a", "b"], ",") is None
+    assert table(as_data(["1,2", line]), 2, ["a", "b"], ",") is None
+
+
+@given(st.lists(CELLS, min_size=1), st.integers(1, 5), st.integers(1, 9), st.booleans())
+def test_lines_are_the_same_however_they_are_read(lines, at_a_time, block, ended):
+    text = "\n".join(lines) + "\n" * ended
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        file, rest, found = io.StringIO(text), b"", []
+        while True:
+            data, rest = take_lines(file, rest, at_a_time)
+            if not data:
+                break
+            taken = as_lines(data)
+            assert len(taken) == at_a_time or not rest
+            found += taken
+    assert found == text.removesuffix("\n").split("\n") or not text

@@ -287,7 +287,7 @@ COLUMNS = {
 NAMES = ["a", "b [K]", "y", "label", "site", "id", "time", "run", "x:y", "date", "_z", "status"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     columns=st.dictionaries(st.sampled_from(NAMES), st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=6),
     delimiter=st.sampled_from(",;\t"),

@@ -255,6 +255,21 @@ def test_chunks_change_nothing(mill: Mill, csv: Csv, chunk_rows: int) -> None:
         pd.testing.assert_frame_equal(got.rejected, expected.rejected)
 
 
+@pytest.mark.parametrize(("ending", "sizes"), [("csv", [4, 8, 16, 20, 2]), ("parquet", [4, 8, 8, 20, 10])])
+def test_the_first_chunk_may_be_small_and_each_further_one_twice_as_long(
+    mill: Mill, csv: Csv, tmp_path: Path, ending: str, sizes: list[int]
+) -> None:
+    """In Parquet each also ends where the most that may be read at once does."""
+    path = csv([GOOD.replace("r1", f"r{row}") for row in range(50)])
+    if ending == "parquet":
+        pd.read_csv(path).to_parquet(path := tmp_path / "a.parquet")
+    batches = list(read(path, mill(), chunk_rows=20, first_rows=4))
+    assert [len(batch.readings) for batch in batches] == sizes
+    pd.testing.assert_frame_equal(
+        pd.concat([batch.readings for batch in batches], ignore_index=True), whole(path, mill()).readings
+    )
+
+
 def test_positions_count_within_a_run_in_file_order(mill: Mill, csv: Csv) -> None:
     lines = [f"N,r{row % 2},2024-01-01 00:00:{59 - row:02},1,eco,0" for row in range(10)]
     table = whole(csv(lines), mill(), chunk_rows=3).readings
@@ -473,3 +488,51 @@ print(good, bad, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
     good, bad, grown = map(int, done.stdout.split())
     assert (good, bad) == (200_000, 100_000)
     assert grown < 250, f"grew by {grown} MB"
+
+
+CELLS = st.sampled_from(
+    [
+        "20",
+        "-3",
+        "+5",
+        "1e2",
+        "999",
+        "inf",
+        "nan",
+        "None",
+        "#VALUE!",
+        "",
+        " 7 ",
+        "1,5",
+        "-200",
+        "\u00e9",
+        "\x00",
+    ]
+)
+ROW = st.builds(
+    lambda temperature, mode, label, second: (
+        f"N;r1;2024-01-01 00:00:{second:02};{temperature};{mode};{label}"
+    ),
+    *(CELLS, st.sampled_from(["eco", "full", "", "turbo", " eco"])),
+    *(st.sampled_from(["0", "1", "", "TRUE", "maybe", "1.0"]), st.integers(0, 59)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.one_of(ROW, ROW, MESS, st.just('N;"r;1";2024-01-02;20;eco;0')), min_size=1, max_size=12),
+    st.sampled_from(["", "source: {missing: [-200]}", "source: {decimal: ','}"]),
+)
+def test_a_row_is_what_it_is_alone_whatever_stands_beside_it(lines: list[str], source: str) -> None:
+    """What nothing is wrong with is read at once; a bad cell must change its own row only."""
+    usecase = usecases.loads(BASE + source)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mess.csv"
+        path.write_bytes("\n".join(["site;run;time;T [°C];mode;fault", *lines, ROW_OF_ITS_OWN]).encode())
+        together, alone = whole(path, usecase), whole(path, usecase, chunk_rows=1)
+    pd.testing.assert_frame_equal(together.readings, alone.readings)
+    pd.testing.assert_frame_equal(together.rejected, alone.rejected)
+
+
+ROW_OF_ITS_OWN = "N;r2;2024-01-01;20;eco;0"
+"""At the end, so that there is a row."""

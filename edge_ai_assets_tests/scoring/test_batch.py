@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
+import weakref
 from dataclasses import astuple
-from functools import partial
 from itertools import pairwise
 
 import pandas as pd
@@ -15,12 +16,12 @@ from hypothesis import strategies as st
 
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.home import SiteHome
-from edge_ai_assets.readings import files
 from edge_ai_assets.readings.raw import ReadingsError
 from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.scoring import batch, lookback, supervisor
 from edge_ai_assets.scoring.batch import FileScored, score_file
 from edge_ai_assets.scoring.client import Client, ScoreAnswer, ServiceError
+from edge_ai_assets.scoring.slices import Chunk, Cut, Slice, tables
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 CASE = usecases.loads("""
@@ -38,6 +39,9 @@ ROWS = [
     f"r{row // 20},2026-01-0{1 + row // 20}T00:00:{row % 20:02},{(row * 7) % 50},{('eco', 'full')[row % 2]},"
     for row in range(60)
 ]
+
+
+TABLE = next(tables(pd.DataFrame({"Flow": [1.0], "Mode": "eco", "_time": pd.NaT}), 1))[2]
 
 
 class Service:
@@ -187,7 +191,7 @@ def test_killed_before_moving_it_is_moved_though_another_file_comes_first(site, 
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_an_interrupted_file_is_finished_before_any_other(site, monkeypatch, hidden, tmp_path):
-    monkeypatch.setattr(batch, "SLICE", 10)
+    monkeypatch.setattr(batch, "CUT", Cut(slice=10))
     service, path = Service(), deliver(site, ROWS[:30], "m.csv")
     if hidden:
         path = batch.hidden_copy(path.rename(tmp_path / "m.csv"), site)
@@ -201,8 +205,30 @@ def test_an_interrupted_file_is_finished_before_any_other(site, monkeypatch, hid
     assert len(service.rows) == 54
 
 
+def test_a_file_begun_before_notes_told_the_cut_is_finished_under_the_keys_of_that_time(site, monkeypatch):
+    monkeypatch.setattr(batch, "CUT", Cut(first=7, chunk=7, slice=3))
+    service, path = Service(), deliver(site, ROWS)
+    note = {"file": path.name, "digest": batch._digest(path), "usecase": CASE.model_dump(mode="json")}
+    site.scoring.write_text(json.dumps(note))
+    assert score(site, service, path).scored == 54
+    assert service.asked == [f"{note['digest']}/0/0"]
+
+
+def test_an_interrupted_file_is_finished_as_it_was_cut_when_it_was_begun(site, monkeypatch):
+    monkeypatch.setattr(batch, "CUT", Cut(first=7, chunk=21, slice=10))
+    service, path = Service(), deliver(site, ROWS)
+    interrupt(site, service, path, after=3)
+    monkeypatch.setattr(batch, "CUT", Cut(first=5, chunk=30, slice=9))
+    assert score(site, service, path).scored == 54 == len(service.rows)
+
+
+def test_slices_cut_otherwise_have_other_keys():
+    keys = {cut.key("d", 1, 10) for cut in (Cut(), batch.CUT, Cut(first=5), Cut(chunk=5), Cut(slice=5))}
+    assert len(keys) == 5
+
+
 def test_an_interrupted_file_is_finished_by_the_use_case_it_was_begun_with(site, monkeypatch):
-    monkeypatch.setattr(batch, "SLICE", 10)
+    monkeypatch.setattr(batch, "CUT", Cut(slice=10))
     wider = CASE.model_copy(update={"windows": CASE.windows.model_copy(update={"rows": (5,)})})
     service, path = Service(), deliver(site, ROWS)
     interrupt(site, service, path)
@@ -214,7 +240,7 @@ def test_an_interrupted_file_is_finished_by_the_use_case_it_was_begun_with(site,
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_note_whose_file_is_gone_is_dropped(site, monkeypatch, replaced):
-    monkeypatch.setattr(batch, "SLICE", 10)
+    monkeypatch.setattr(batch, "CUT", Cut(slice=10))
     service, path = Service(), deliver(site, ROWS[:30])
     interrupt(site, service, path)
     path.unlink()
@@ -226,7 +252,7 @@ def test_a_note_whose_file_is_gone_is_dropped(site, monkeypatch, replaced):
 
 
 def test_an_interrupted_file_that_is_then_refused_is_set_aside_and_blocks_nobody(site, monkeypatch):
-    monkeypatch.setattr(batch, "SLICE", 10)
+    monkeypatch.setattr(batch, "CUT", Cut(slice=10))
     service, path = Service(), deliver(site, ROWS[:30], "m.csv")
     interrupt(site, service, path)
     service.sent = dict.fromkeys(service.sent, "other records")
@@ -256,7 +282,7 @@ def test_what_trying_again_cannot_change(error, refused):
 
 @pytest.mark.parametrize("answered", range(4))
 def test_a_service_that_goes_away_leaves_the_file_and_no_row_is_scored_twice(site, monkeypatch, answered):
-    monkeypatch.setattr(batch, "SLICE", 10)
+    monkeypatch.setattr(batch, "CUT", Cut(slice=10))
     path, service = deliver(site, ROWS), Service(fails_after=answered)
     with pytest.raises(ServiceError):
         score(site, service, path)
@@ -277,7 +303,7 @@ def test_keys_are_of_the_content_and_the_place_in_it(site, tmp_path):
 
 
 def test_progress_is_told_in_rows(site, monkeypatch):
-    monkeypatch.setattr(batch, "SLICE", 25)
+    monkeypatch.setattr(batch, "CUT", Cut(slice=25))
     told: list[int] = []
     score_file(deliver(site, ROWS), usecase=CASE, site=site, client=Service(), progress=told.append)
     assert told == [25, 25, 4]
@@ -285,11 +311,48 @@ def test_progress_is_told_in_rows(site, monkeypatch):
 
 def test_chunks_of_a_large_file_change_nothing(site, tmp_path, monkeypatch):
     whole, _ = scored_in_pieces(site, [])
-    monkeypatch.setattr(files, "read", partial(files.read, chunk_rows=7))
+    monkeypatch.setattr(batch, "CUT", Cut(first=3, chunk=7))
     at = SiteHome(tmp_path / "chunks" / "north")
     at.readings.mkdir(parents=True)
     cut, total = scored_in_pieces(at, [])
     assert features_of(cut) == features_of(whole) and total.scored == 54
+
+
+def test_few_chunks_are_in_memory_however_long_the_file_is():
+    alive, most = 0, 0
+
+    def gone():
+        nonlocal alive
+        alive -= 1
+
+    def made():
+        nonlocal alive, most
+        for number in range(30):
+            chunk = Chunk([Slice(f"{number}", 1, TABLE)], 0, pd.DataFrame())
+            alive += 1
+            most = max(most, alive)
+            weakref.finalize(chunk, gone)
+            yield chunk
+            del chunk
+
+    assert batch._send(made(), Service(), lambda rows: None).scored == 30
+    assert 1 <= most <= 4
+
+
+@given(
+    st.lists(st.sampled_from([None, 1.5, -0.0, 3e38]), min_size=1, max_size=9),
+    st.integers(1, 4),
+)
+def test_slices_hold_the_rows_in_order_and_what_is_no_number_or_time_is_null(values, most):
+    frame = pd.DataFrame(
+        {"Flow": values, "_run": [f"r{row}" for row in range(len(values))], "_time": pd.NaT}, index=values
+    ).astype({"Flow": "float64", "_run": "str", "_time": "datetime64[us]"})
+    cut = list(tables(frame, most))
+    assert [(start, rows) for start, rows, _ in cut] == [
+        (start, min(most, len(values) - start)) for start in range(0, len(values), most)
+    ]
+    found = [row for *_, table in cut for row in pa.ipc.open_stream(table).read_all().to_pylist()]
+    assert found == [{"Flow": value, "_run": f"r{row}", "_time": None} for row, value in enumerate(values)]
 
 
 def test_what_is_kept_for_later_is_bounded(site, monkeypatch):

@@ -34,7 +34,7 @@ status: $(VENV)/.installed ## What became of every score
 	$(BIN)/edge-ai status
 
 test: $(VENV)/.installed ## All tests that need no server and no patience
-	$(BIN)/pytest -n auto --dist loadfile -m 'not integration and not proof and not slow'
+	$(BIN)/pytest -n logical --dist loadfile -m 'not integration and not proof and not slow'
 
 integration: $(VENV)/.installed ## Tests with real servers and a browser, and the slow ones
 	$(BIN)/pytest -m '(integration or slow) and not proof' -n 2 --dist loadfile
@@ -45,8 +45,9 @@ proofs: $(VENV)/.installed ## Half a year at sea, a million canaries, 300 kills 
 	  -k 'undocumented or killed_again or while_releases_are_switched'
 
 kills: $(VENV)/.installed ## Kill -9 at more than ten thousand points of the way home: a quarter of an hour
-	EDGE_AI_KILLS=10000 $(BIN)/pytest -n auto --dist loadfile -m '' edge_ai_assets_tests/returns/test_kills.py \
-	  edge_ai_assets_tests/returns/test_media_kills.py edge_ai_assets_tests/returns/test_inbox_kills.py
+	EDGE_AI_KILLS=10000 $(BIN)/pytest -n logical --dist loadfile -m '' edge_ai_assets_tests/returns/test_kills.py \
+	  edge_ai_assets_tests/returns/test_media_kills.py edge_ai_assets_tests/returns/test_inbox_kills.py \
+	  edge_ai_assets_tests/delivery/test_kill_anywhere.py
 
 check: $(VENV)/.installed ## Linter, formatter, types
 	$(BIN)/ruff check .

@@ -266,6 +266,7 @@ class TestJoining:
         with pytest.raises(EnrolmentError, match=r"is not a regular file|cannot be read"):
             join(ship, medium, medium)
 
+    @pytest.mark.slow
     def test_ten_thousand_sites_fit(self, azure, ship, medium):
         sites = tuple(usecase.Site(name=f"s{number}", road=Road.MEDIA) for number in range(10_000))
         many = CASE.model_copy(update={"sites": sites})

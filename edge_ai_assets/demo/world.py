@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import dagster as dg
     import pandas as pd
 
-PATIENCE = 240.0
+PATIENCE = 600.0
 """Seconds that any one thing may be waited for."""
 JUDGED = 5_000
 """Judgements in one request."""

@@ -119,6 +119,8 @@ async def _run(app: App, doors: Sequence[Door], ready_fd: int | None) -> None:
     servers = [Server(app, ssl=door.tls, tokens=door.tokens, local=door.local) for door in doors]
 
     def end(patience: Patience) -> None:
+        if ended.is_set() and patience == HANDING_OVER:
+            return  # both signals were pending, and came in the other order than they were sent
         for server in servers:
             server.patience = patience
         ended.set()

@@ -370,7 +370,7 @@ def test_killed_at_any_statement_people_see_the_same(tmp_path):
 pieces = st.lists(st.tuples(st.integers(0, 29), st.integers(1, 15), st.sampled_from(NAMES)), max_size=6)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(pieces, st.sets(st.integers(1, 30)), st.lists(st.integers(1, 12), max_size=3))
 def test_any_split_overlap_and_repetition_shows_the_same_history(tmp_path_factory, pieces, failing, kills):
     """Pieces of two sites' events in any order, with replays between that die anywhere."""

@@ -13,7 +13,15 @@ from edge_ai_assets.resources import credentials, powerbi
 from edge_ai_assets.resources.control_plane import ControlPlane
 from edge_ai_assets.resources.patience import Patience, Refused, Unavailable
 from edge_ai_assets.resources.powerbi import SCOPE, RefreshFailed, SemanticModel
-from edge_ai_assets_tests.contract.control_plane_stub import RESET, SILENCE, Reply, Time, Tokens, serving
+from edge_ai_assets_tests.contract.control_plane_stub import (
+    RESET,
+    SILENCE,
+    Reply,
+    Time,
+    Tokens,
+    read_seconds,
+    serving,
+)
 from edge_ai_assets_tests.contract.powerbi import MODEL, WORKSPACE, PowerBiStub
 
 BUSY = Reply(429, {"error": {"code": "TooManyRequests", "message": "Slow down."}}, {"Retry-After": "40"})
@@ -38,8 +46,8 @@ def time():
 
 
 @pytest.fixture
-def model(stub, time):
-    service = ControlPlane(stub.endpoint, Tokens(), SCOPE, stub.ca, read_seconds=1.0)
+def model(stub, time, request):
+    service = ControlPlane(stub.endpoint, Tokens(), SCOPE, stub.ca, read_seconds=read_seconds(request))
     patience = Patience(seconds=300, sleep=time.sleep, clock=time.clock)
     return SemanticModel(service, WORKSPACE, MODEL, patience)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from edge_ai_assets_tests.browser.scoring_page import SECONDS, Opener, Service, Watch
 
@@ -20,6 +20,9 @@ QUIET = [
     "--disable-background-networking",
     "--disable-sync",
 ]
+
+
+expect.set_options(timeout=SECONDS * 1000)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,8 @@ def opened(browser: Browser) -> Iterator[Opener]:
             watch.end()
     finally:
         for context in contexts:
+            for page in context.pages:
+                page.unroute_all(behavior="ignoreErrors")  # of a request that is under way now
             context.close()
 
 

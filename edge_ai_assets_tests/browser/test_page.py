@@ -177,7 +177,7 @@ def test_the_strip_says_for_how_long_the_site_may_rely_on_it(
     expect(trust).to_have_text("not known")
     note = {"until": until, "when_stale": when_stale}
     (service.outbox.parent / "lease.json").write_text(json.dumps(note))
-    expect(trust).to_contain_text(said, timeout=15_000)
+    expect(trust).to_contain_text(said)
     expect(trust.locator("[title]")).to_have_attribute("title", re.compile(means))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from edge_ai_assets.scoring import tokens
 from edge_ai_assets.scoring.contract import Input
@@ -85,8 +85,11 @@ def test_everything_can_be_done_with_the_keyboard(service: Service, page: Page):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator("#result .verdict")).to_be_visible()
-    while not page.evaluate("document.activeElement.matches('#result .wrong')"):
+    for _ in range(20):
+        if page.evaluate("document.activeElement.matches('#result .wrong')"):
+            break
         page.keyboard.press("Tab")
+    expect(page.locator("#result .wrong")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_label("Note")).to_be_focused()
     page.keyboard.press("Escape")
@@ -154,6 +157,30 @@ def test_a_token_is_asked_for_kept_for_the_tab_and_sent(tmp_path: Path, opened: 
         service.stop()
 
 
+def test_a_late_refusal_of_no_token_says_nothing_of_the_one_that_was_given(tmp_path: Path, opened: Opener):
+    file = tmp_path / "tokens.json"
+    token = tokens.add(file, "tablet", ["score"])
+    held: list[Route] = []
+
+    def hold_first(route: Route) -> None:
+        held.append(route)
+        if len(held) > 1:
+            route.continue_()
+
+    service = Service(tmp_path, tokens=file)
+    try:
+        page, watch = opened(service, before=lambda page: page.route("**/v1/contract", hold_first))
+        watch.allowed = {401}
+        page.get_by_label("Token", exact=True).fill(token)
+        page.keyboard.press("Enter")
+        held[0].continue_()  # it was asked without one, and is refused now
+        expect(page.get_by_role("heading", level=1)).to_have_text("tiny")
+        expect(page.locator("#access")).to_be_hidden()
+        score(page)
+    finally:
+        service.stop()
+
+
 def test_what_looks_like_markup_is_only_text(tmp_path: Path, opened: Opener):
     inputs = [
         Input(f"P {EVIL}", "number", f"<b>{EVIL}</b>", f"P {EVIL}", 0.0, 9.0, 1.0, 2.0),
@@ -209,6 +236,7 @@ def test_every_text_has_contrast_enough(service: Service, opened: Opener, scheme
     score(page, Pressure="24")
     page.locator("#result .wrong").click()
     page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
     choose(page, "Pressure [bar],Temperature,Pump type\n24,50,screw\n77,1,\n")
     start(page)
     expect(page.locator("#outcome h3")).to_contain_text("Done")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from edge_ai_assets import keys
+from edge_ai_assets_tests.ports import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -37,7 +37,7 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 NETWORK = {"http", "https", "ws", "wss"}
 DRAWN = [keys.RAW_TELEMETRY, keys.CHAMPION, keys.BUNDLE, keys.SITE_DEPLOYMENT, keys.SITE_UPLOAD, keys.REPORT]
 """Of both locations, one group of the lineage after another: the UI opens one at a time."""
-SECONDS = 60
+SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +95,6 @@ def test_the_lineage_of_both_locations_is_drawn_and_nothing_leaves_the_machine(w
     assert len(asked) > 10 and outside == []
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + SECONDS
     while time.monotonic() < end and server.poll() is None:
@@ -115,7 +109,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
     """End the webserver and the code servers that it started: they share its session."""
     server.send_signal(signal.SIGINT)
     try:
-        server.wait(20)
+        server.wait(60)
     except subprocess.TimeoutExpired:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()

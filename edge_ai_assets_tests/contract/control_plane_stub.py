@@ -170,6 +170,12 @@ class Stub:
         handler.wfile.write(data)
 
 
+def read_seconds(request: pytest.FixtureRequest) -> float:
+    """For how long a test waits for an answer: short if it is about silence, else more than is needed."""
+    given = getattr(request.node, "callspec", None)
+    return 1.0 if given and SILENCE in given.params.values() else 30.0
+
+
 class Tokens:
     """A credential that gives token-1, then token-2 and so on; the scopes it was asked for."""
 

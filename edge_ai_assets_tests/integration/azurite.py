@@ -10,7 +10,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -23,6 +22,7 @@ from typing import Any
 import pytest
 
 from edge_ai_assets.resources.account import HUB_API_VERSION, Account
+from edge_ai_assets_tests.ports import free_ports
 
 VERSION = "3.37.0"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge_ai_assets"
@@ -46,7 +46,7 @@ class Azurite:
         version = HUB_API_VERSION if name == "hub" else None
         credential = AzureNamedKeyCredential(name, KEYS[name])
         options = {"endpoint": f"http://127.0.0.1:{port}/{name}", "credential": credential, **changes}
-        return Account(**{"api_version": version, "connect_seconds": 2.0, "read_seconds": 10.0, **options})
+        return Account(**{"api_version": version, "connect_seconds": 10.0, "read_seconds": 60.0, **options})
 
     def container(self, name: str, account: str = "cloud") -> str:
         self.account(account).container(name).create_container()
@@ -92,24 +92,16 @@ def started() -> Azurite:
     return Azurite(blobs, queues, process)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def azurite() -> Iterator[Azurite]:
     running = started()
     yield running
     running.process.kill()
-    running.process.wait(10)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    running.process.wait(60)
 
 
 def _await(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)

@@ -38,7 +38,7 @@ def need(*tools: str) -> None:
         pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
 
 
-def run(*command: str | Path, seconds: float = 120, check: bool = True) -> str:
+def run(*command: str | Path, seconds: float = 300, check: bool = True) -> str:
     """What a command says; it is told what crun and systemd's cgroups would need."""
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
     environment = os.environ | {"CONTAINERS_CONF": str(CONF), "PATH": path, "PYTHON": sys.executable}
@@ -65,7 +65,7 @@ def runtime_base() -> Layout:
         if not folder.exists():
             partial = CACHE / ".partial"
             shutil.rmtree(partial, ignore_errors=True)
-            run(CHECKOUT / "deploy" / "runtime" / "build.sh", f"{partial}:runtime", seconds=400)
+            run(CHECKOUT / "deploy" / "runtime" / "build.sh", f"{partial}:runtime", seconds=900)
             partial.rename(folder)
         os.utime(folder)
         for old in sorted(CACHE.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
@@ -111,7 +111,7 @@ def engine() -> Iterator[Engine]:
         made.gone()
 
 
-def answers(ask: Callable[[], object], seconds: float = 20) -> None:
+def answers(ask: Callable[[], object], seconds: float = 60) -> None:
     """Wait until something that is called no longer raises OSError."""
     until = time.monotonic() + seconds
     while True:

@@ -286,7 +286,7 @@ def _rows(cloud: Any) -> int:
 
 def _end(server: Azurite) -> None:
     server.process.kill()
-    server.process.wait(10)
+    server.process.wait(60)
 
 
 if __name__ == "__main__":

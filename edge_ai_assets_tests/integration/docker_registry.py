@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_ai_assets_tests.ports import free_port
+
 USER, PASSWORD = "site-bergen", "letmein"
 HASH = "$2y$05$abcdefghijklmnopqrstuuKwWV7ESJpzKzf9FQg57dBvMuv92X9HS"
 """bcrypt of it, the only kind that the server takes."""
@@ -49,7 +51,7 @@ class Server:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def pause(self) -> None:
         """From now on it takes connections and never answers."""
@@ -72,8 +74,7 @@ def serving(folder: Path, *, password: bool = False, tls: bool = False) -> Itera
     """A server until the block ends."""
     need("docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     ca = _certificates(folder) if tls else None
     said = f", tls: {{certificate: {folder}/server.pem, key: {folder}/server.key}}" if tls else ""
     (folder / "htpasswd").write_text(f"{USER}:{HASH}\n")
@@ -97,7 +98,7 @@ def _process(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _await(port: int, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
         with socket.socket() as trying:
             if trying.connect_ex(("127.0.0.1", port)) == 0:

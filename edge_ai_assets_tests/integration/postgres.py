@@ -7,7 +7,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from edge_ai_assets_tests.ports import free_port
 
 FAST = ("fsync=off", "full_page_writes=off", "unix_socket_directories=")
 """What was committed survives a killed server, not a machine that loses power; no test here does that."""
@@ -34,7 +35,7 @@ class Server:
 
     def start(self) -> None:
         """Until it answers. After `kill` its predecessor's helpers may be about: tried again."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         self._spawn()
         while self._ask("postgres", "SELECT 1", check=False):
             if time.monotonic() > until:
@@ -79,7 +80,7 @@ class Server:
         ]
         environment = os.environ | {"PGPASSWORD": self.password}
         done = subprocess.run(
-            [*command, "-c", query], env=environment, capture_output=True, timeout=20, check=check
+            [*command, "-c", query], env=environment, capture_output=True, timeout=60, check=check
         )
         return done.returncode
 
@@ -105,7 +106,7 @@ def _user() -> str | None:
 @contextmanager
 def server() -> Iterator[Server]:
     """One until the block ends."""
-    made = Server(Path(tempfile.mkdtemp(prefix="edge-ai-")), _free_port(), secrets.token_urlsafe(12))
+    made = Server(Path(tempfile.mkdtemp(prefix="edge-ai-")), free_port(), secrets.token_urlsafe(12))
     user = _user()
     try:
         secret = made.folder / "password"
@@ -115,18 +116,12 @@ def server() -> Iterator[Server]:
                 shutil.chown(path, user)
         initdb = [_program("initdb"), "-D", made.folder / "data", "-U", "dagster", "-A", "scram-sha-256"]
         initdb += ["-E", "UTF8", "--locale=C", "--no-sync", f"--pwfile={secret}"]
-        subprocess.run(initdb, user=user, cwd="/", capture_output=True, timeout=60, check=True)
+        subprocess.run(initdb, user=user, cwd="/", capture_output=True, timeout=120, check=True)
         made.start()
         try:
             yield made
         finally:
             made.process.send_signal(signal.SIGQUIT)  # killed, it would leave its shared memory behind
-            made.process.wait(timeout=30)
+            made.process.wait(timeout=60)
     finally:
         shutil.rmtree(made.folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])

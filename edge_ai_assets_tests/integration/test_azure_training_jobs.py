@@ -31,8 +31,9 @@ from edge_ai_assets.resources.home_mirror import HomeMirror
 from edge_ai_assets.resources.patience import Patience, Refused
 from edge_ai_assets.resources.patient_blobs import PatientBlobs
 from edge_ai_assets_tests.contract import azure_ml
-from edge_ai_assets_tests.integration.azurite import KEYS, Azurite, azurite, free_ports, program  # noqa: F401
+from edge_ai_assets_tests.integration.azurite import KEYS, Azurite, azurite, program  # noqa: F401
 from edge_ai_assets_tests.ml.ml_cases import prepared, usecase
+from edge_ai_assets_tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 TERMINATED = Path(__file__).with_name("terminated_training.py")
@@ -122,7 +123,7 @@ def guarded(tmp_path):
     ours = ca.issue_cert("127.0.0.1")
     ours.private_key_pem.write_to_path(tmp_path / "key.pem")
     ours.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    (port,) = free_ports(1)
+    port = free_port()
     process = subprocess.Popen(
         [
             *("node", program().with_name("blob").joinpath("main.js")),
@@ -132,7 +133,7 @@ def guarded(tmp_path):
         ],
         env={**os.environ, "AZURITE_ACCOUNTS": f"cloud:{KEYS['cloud']}"},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -141,7 +142,7 @@ def guarded(tmp_path):
             time.sleep(0.05)
     yield f"https://127.0.0.1:{port}/cloud", tmp_path / "ca.pem"
     process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def entra_token() -> str:
@@ -191,10 +192,10 @@ def test_a_run_that_is_terminated_cancels_its_job(tmp_path):
         # Where the client of a test before this one has left the name of its cloud, which nobody else knows.
         environment.pop("AZUREML_CURRENT_CLOUD", None)
         run = subprocess.Popen(command, env=environment)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while stub.stub.count("GET") < 5 and time.monotonic() < deadline and run.poll() is None:
             time.sleep(0.05)
         run.terminate()
-        assert run.wait(30) != 0
+        assert run.wait(120) != 0
     assert len(stub.submitted) == 1
     assert stub.cancelled == stub.submitted

@@ -161,7 +161,7 @@ def test_a_server_that_hangs_and_a_container_that_is_not_there(azurite, containe
         with pytest.raises(LinkDown, match="looking for landed files"):
             far.waiting()
         assert "out of reach" in str(far.fetch().interrupted)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 30
     finally:
         azurite.resume()
     with pytest.raises(LandingError, match="create it"):

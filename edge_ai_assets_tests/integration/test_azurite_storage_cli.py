@@ -15,7 +15,8 @@ from edge_ai_assets.resources import configured
 from edge_ai_assets.resources.blob_arrivals import sync
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets.storage_cli import storage
-from edge_ai_assets_tests.integration.azurite import KEYS, azurite, free_ports
+from edge_ai_assets_tests.integration.azurite import KEYS, azurite
+from edge_ai_assets_tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 __all__ = ["azurite"]
@@ -53,7 +54,7 @@ def test_a_home_there_and_back(containers, run, tmp_path):
     assert (Home(tmp_path / "other").raw_telemetry / "a.parquet").read_bytes() == b"x"
     with pytest.raises(LinkDown, match="out of reach"):
         (home.raw_telemetry / "b.parquet").write_bytes(b"y")
-        run("push", port=free_ports(1)[0])
+        run("push", port=free_port())
 
 
 def test_a_site_sends_by_the_signature_that_it_was_given(containers, run, azurite, tmp_path):

@@ -25,13 +25,13 @@ def test_letters_become_packages_until_sigterm_and_the_hub_is_spoken_to_in_its_v
     environment = {**os.environ, **plant.environment, "PYTHONPATH": str(CHECKOUT)}
     process = subprocess.Popen([sys.executable, "worker.py"], cwd=FOLDER, env=environment)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while plant.queue("receipts").count() < sent.letters:
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=60) == 0
     finally:
         process.kill()
     settled = plant.settle()

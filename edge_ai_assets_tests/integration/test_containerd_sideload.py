@@ -72,7 +72,7 @@ def node() -> Iterator[Node]:
         yield Node(folder)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -57,7 +57,9 @@ def demo(home: Path, *options: str, counted: bool = False) -> tuple[int, dict, s
         "OMP_NUM_THREADS": "1",
     }
     environment.pop("EDGE_AI_USECASE", None)
-    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=1500
+    )
     return done.returncode, json.loads(done.stdout or "{}"), done.stderr
 
 

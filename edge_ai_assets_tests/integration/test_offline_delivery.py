@@ -62,7 +62,7 @@ try:
         ours.status().url + "/v1/score", json.dumps({"records": [record]}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         print(json.dumps({"deployed": done.success, "scored": len(json.load(answer)["results"])}))
 finally:
     ours.stop()
@@ -99,7 +99,7 @@ def test_from_a_medium_to_a_score_without_a_packet_out(carried, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {"deployed": True, "scored": 1}

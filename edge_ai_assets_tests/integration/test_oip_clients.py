@@ -80,7 +80,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         assert line.readline() == "ready\n"
     yield Service(f"127.0.0.1:{listener.getsockname()[1]}", home / "outbox.db", models)
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     listener.close()
 
 
@@ -108,7 +108,7 @@ def ask(script: str, requirement: str, asked: Any, config: pytest.Config, folder
     cache = getattr(config, "cache", None)
     python = python_with(requirement, cache.mkdir("oip-clients") if cache else folder)
     command = [python, "-I", Path(__file__).with_name(script)]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -134,7 +134,7 @@ def test_without_any_network_it_scores_keeps_the_row_and_drains(engine, made):
     assert not engine.podman("exec", "alone", "python3", "-c", f"{written}; print('written')", check=False)
     began = time.monotonic()
     engine.podman("stop", "--time=30", "alone")
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 25  # it ended by itself
     (state,) = json.loads(engine.podman("inspect", "alone", "--format", "[{{json .State}}]"))
     assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
     volume = engine.volume("alone")

@@ -180,7 +180,7 @@ def site(folder: Path) -> Home:
 
 def counted(home: Home, number: int) -> None:
     """Wait until runs have counted up to this number; one that died with the server is run again."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
             records = instance.fetch_materializations(dg.AssetKey("counted"), limit=200).records

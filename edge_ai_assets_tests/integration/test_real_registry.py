@@ -91,7 +91,7 @@ def client(repository: str, port: int | None = None, **options: Any) -> Registry
 
 def skopeo(*arguments: str | Path) -> str:
     docker_registry.need("skopeo")
-    done = subprocess.run(["skopeo", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["skopeo", *map(str, arguments)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

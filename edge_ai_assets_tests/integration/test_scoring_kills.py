@@ -37,7 +37,7 @@ from edge_ai_assets_tests.tiny_model import tiny_release
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-KILLS = int(os.environ.get("SERVICE_KILLS", "15"))
+KILLS = int(os.environ.get("SERVICE_KILLS", "10"))
 """Of each of the sites that are played at the same time."""
 SITES = 2
 LONGEST = 0.3
@@ -94,7 +94,7 @@ class Load:
     def __exit__(self, *exception: object) -> None:
         self._end.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
 
     def _run(self, post: Callable[[Asking, random.Random, str], None], name: str, seed: int) -> None:
         """Post until the end; a connection that broke is left, and so is the request that was on it."""
@@ -204,13 +204,14 @@ def served(folder: Path, release: Path, workers: int) -> Iterator[Target]:
 
     def kill(rng: random.Random) -> None:
         service = services[-1]
-        chosen = [service.pid] if workers == 1 or rng.random() < 0.3 else service.workers
+        chosen = [] if workers == 1 or rng.random() < 0.3 else service.workers
+        chosen = chosen or [service.pid]  # none is there when the last is being replaced
         begun.update(service.workers)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(rng.choice(chosen or [service.pid]), signal.SIGKILL)
+            os.kill(rng.choice(chosen), signal.SIGKILL)
         if chosen == [service.pid]:
-            service.process.wait(10)
-        elif chosen:
+            service.process.wait(60)
+        else:
             # Not until it is replaced: the next one may die meanwhile, or the new one before it is ready,
             # which ends the service.
             time.sleep(0.1)
@@ -223,7 +224,9 @@ def served(folder: Path, release: Path, workers: int) -> Iterator[Target]:
         yield Target(lambda: addresses[-1], kill)
         service = services[-1]
         begun.update(service.workers)
-        assert service.end() in (0, 1)  # 1: a worker was killed before it was ready, just now
+        # 1: a worker was killed before it was ready, just now. -15: so it was, and Python was already at its
+        # end, where a signal does again what it does by default.
+        assert service.end() in (0, 1, -signal.SIGTERM)
         wait(lambda: not any(alive(pid) for pid in begun))
     finally:
         for service in services:
@@ -253,7 +256,7 @@ def supervised(folder: Path, release: Path) -> Iterator[Target]:
         child = wait(lambda: serves(None))
         if rng.random() < 0.15:
             supervisors[-1].kill()
-            supervisors[-1].wait(10)
+            supervisors[-1].wait(60)
             start()
         else:
             os.kill(child, signal.SIGKILL)
@@ -270,7 +273,7 @@ def supervised(folder: Path, release: Path) -> Iterator[Target]:
     finally:
         supervisor.stop(folder)
         for each in supervisors:
-            each.wait(10)
+            each.wait(60)
 
 
 def assert_all_kept_once(outbox: Path, load: Load, model: Model) -> None:
@@ -317,9 +320,16 @@ def play(folder: Path, seed: int, mode: str, release: Path) -> Load:
     rng = random.Random(seed)
     site = supervised(folder, release) if mode == "supervised" else served(folder, release, int(mode))
     with site as target, Load(target, seed) as load:
-        for _ in range(KILLS):
+        kills = 0
+        while kills < KILLS or len(load.acknowledged) <= 10 * KILLS or load.repeated <= KILLS:
+            # Mostly when somebody was answered again. If the service has ended nobody is: the kill sees that.
+            answered, until = len(load.acknowledged), time.monotonic() + rng.choice((0, 5, 5, 5))
+            while len(load.acknowledged) == answered and time.monotonic() < until:
+                time.sleep(0.01)
             time.sleep(rng.uniform(0, LONGEST))
             target.kill(rng)
+            kills += 1
+            assert kills < 20 * KILLS and not load.wrong
         time.sleep(LONGEST)
     return load
 
@@ -339,5 +349,4 @@ def test_no_answer_is_lost_though_the_service_is_killed_again_and_again(tmp_path
             f"{mode}: {len(load.acknowledged)} answered, {load.interrupted} interrupted, "
             f"{len(load.refused)} refused, {load.repeated} repeated"
         )
-        assert len(load.acknowledged) > 10 * KILLS and load.repeated > KILLS
         assert load.interrupted > KILLS // 2  # the kills hit those who were asking

@@ -22,14 +22,14 @@ from edge_ai_assets.scoring import folder as files
 from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.supervisor import DeploymentFailed, Status
-from edge_ai_assets_tests.scoring.processes import SITE, Asking, ask, wait
+from edge_ai_assets_tests.scoring.processes import SECONDS, SITE, Asking, ask, wait
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PUMP = "screw"
 BROKEN_EACH = 20
-SWITCHES = int(os.environ.get("SERVICE_SWITCHES", "40"))
+SWITCHES = int(os.environ.get("SERVICE_SWITCHES", "20"))
 """`make proofs` asks for 100."""
 
 
@@ -64,7 +64,7 @@ class Load:
     def __exit__(self, *exception: object) -> None:
         self._end.set()
         for thread in self._threads:
-            thread.join(15)
+            thread.join(60)
 
     def _run(self, job: Callable[[Asking], None], keep: bool) -> None:
         """Ask until the end, on one connection as long as it is kept, or each time on a new one."""
@@ -154,15 +154,16 @@ def told_by_former(url: str, version: int, deploying: Callable[[], Status]) -> S
         status = deploying()
         # It may not have been told yet that there is another one.
         answers = [former.ask("POST", "/v1/score", body)]
+        until = time.monotonic() + SECONDS
         while answers[-1].headers.get("connection") != "close":
             answers.append(former.ask("POST", "/v1/score", body))
-            assert len(answers) < 1_000
+            assert time.monotonic() < until
     assert {before.json["release"], *(each.json["release"] for each in answers)} == {f"sha256:{3 - version}"}
     wait(lambda: ask(url, "/v1/contract").json["release"] == f"sha256:{version}")
     return status
 
 
-@pytest.mark.parametrize(("switches", "workers"), [(SWITCHES, 1), (20, 2)])
+@pytest.mark.parametrize(("switches", "workers"), [(SWITCHES, 1), (10, 2)])
 def test_no_request_fails_while_releases_are_switched(
     tmp_path: Path, folder: Path, switches: int, workers: int
 ):

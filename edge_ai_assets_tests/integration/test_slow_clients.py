@@ -89,12 +89,12 @@ def service(tmp_path: Path, many_files: None) -> Iterator[Service]:
         )
     os.close(says_ready)
     try:
-        assert select.select([ready], [], [], 20)[0] and os.read(ready, 10) == b"ready\n", log.read_text()
+        assert select.select([ready], [], [], 60)[0] and os.read(ready, 10) == b"ready\n", log.read_text()
         yield Service(process.pid, listener.getsockname(), outbox)
         assert process.poll() is None, log.read_text()[-3000:]
         assert '"level": "error"' not in log.read_text(), log.read_text()[-3000:]
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -112,17 +112,22 @@ def connect(service: Service, number: int) -> socket.socket:
 
 
 def opened(service: Service, number: int) -> list[socket.socket]:
-    clients = [connect(service, each) for each in range(number)]
-    until = time.monotonic() + 20
-    while service.connections < number:
-        assert time.monotonic() < until, f"{service.connections} of {number} connections were taken"
-        time.sleep(0.05)
+    """So many connections, each used just now; some at a time, as one that says nothing is sent away."""
+    clients: list[socket.socket] = []
+    while len(clients) < number:
+        some = [connect(service, each) for each in range(len(clients), min(len(clients) + 500, number))]
+        use_once(some)
+        clients += some
+    use_once(clients)
+    return clients
+
+
+def use_once(clients: list[socket.socket]) -> None:
     for client in clients:
         client.setblocking(True)
         client.send(LIVE)
     for client in clients:
         assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
-    return clients
 
 
 async def score(service: Service, until: float, ids: list[str], seconds: list[float]) -> None:
@@ -154,8 +159,9 @@ async def drip(service: Service, number: int, until: float) -> str:
             lines = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
             await loop.sock_sendall(client, lines)
             data = itertools.cycle(b"1;a=b\r\n \r\n")
+        patience = 15 if kind == 0 else 0  # it must be told, however busy the machine is
         for byte in data:
-            if time.monotonic() > until:
+            if time.monotonic() > until + patience:
                 break
             await loop.sock_sendall(client, bytes([byte]))
             await asyncio.sleep(0.3)
@@ -191,7 +197,7 @@ def test_ten_thousand_idle_connections_and_slow_clients_do_not_stop_scoring(serv
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(warm())
         before = service.rss
-        idle = opened(service, IDLE)  # each was used once: its parser stays
+        idle = opened(service, IDLE)  # each was used: its parser stays
         each = (service.rss - before) / IDLE
         assert each <= PER_CONNECTION, f"an idle connection costs {each:.0f} bytes"
         ids, seconds, ended, peak = runner.run(use())
@@ -229,6 +235,6 @@ def test_more_connections_than_there_may_be_files_do_not_stop_those_that_are(ser
                     other.close()
                 await asyncio.sleep(0.5)
             async with Client(service.address) as client:
-                assert (await asyncio.wait_for(client.ask(SCORE), 5)).status == 200
+                assert (await asyncio.wait_for(client.ask(SCORE), 60)).status == 200
 
         runner.run(use())

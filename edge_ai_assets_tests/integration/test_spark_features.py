@@ -200,7 +200,7 @@ def test_livy_runs_the_script_on_readings_in_the_lake(azurite, tmp_path):
         submit = [sys.executable, "-I", script, *arguments]
         options = " ".join(f"--conf {name}={value}" for name, value in OPTIONS.items())
         environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": f"--master local[2] {options} pyspark-shell"}
-        done = subprocess.run(submit, env=environment, cwd=here, capture_output=True, timeout=120, text=True)
+        done = subprocess.run(submit, env=environment, cwd=here, capture_output=True, timeout=300, text=True)
         for file in here.glob("jobs/*/made/*"):
             if not file.name.startswith("."):
                 container.upload_blob(file.relative_to(here).as_posix(), file.read_bytes())

@@ -183,14 +183,14 @@ def test_the_service_waits_for_its_first_release_and_then_serves_it(waiting, tmp
     assert folder.read_status(site).pid == process.pid  # this very supervisor, not another one
     assert ask(running.url, "/health/ready").status == 200
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert runtime.status() is None
 
 
 def test_a_waiting_service_ends_when_it_is_told(waiting):
     process, _ = waiting
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_dagsters_instance_is_made_before_its_daemon_starts(tmp_path):

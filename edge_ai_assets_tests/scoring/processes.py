@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 CHECKOUT = Path(__file__).resolve().parents[2]
 SERVE = (sys.executable, "-P", "-m", "edge_ai_assets.scoring.serve")
 SITE = "bergen"
-SECONDS = 20.0
+SECONDS = 60.0
 """What nothing here should take, on a busy machine either."""
 
 
@@ -37,7 +38,12 @@ class Asking:
     """One connection that is kept; a request is sent once, whatever becomes of it."""
 
     def __init__(
-        self, url: str, *, tls: ssl.SSLContext | None = None, token: str | None = None, seconds: float = 10
+        self,
+        url: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        token: str | None = None,
+        seconds: float = SECONDS,
     ) -> None:
         where = urlsplit(url)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -165,6 +171,17 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def accepted(connection: socket.socket) -> bool:
+    """Whether a process of this machine has taken it. Until then it waits for one, and has no inode there."""
+    _, ours = connection.getsockname()[:2]
+    _, theirs = connection.getpeername()[:2]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        there, here, inode = (line.split()[each] for each in (1, 2, 9))
+        if (int(there.rpartition(":")[2], 16), int(here.rpartition(":")[2], 16)) == (theirs, ours):
+            return inode != "0"
+    return False
 
 
 def wait(true: Callable[[], Any], seconds: float = SECONDS) -> Any:

@@ -31,7 +31,7 @@ from edge_ai_assets_tests.tiny_model import INPUTS
 RECORD = {"Pressure [bar]": 2.0, "Temperature": 10.0, "Pump type": "screw"}
 COLUMNS = {"Pressure [bar]": [2.0, 21.0], "Temperature": [10, None], "Pump type": ["screw", None]}
 NAMES = [item.name for item in INPUTS]
-SECONDS = 20.0
+SECONDS = 60.0
 """What no test should need."""
 
 

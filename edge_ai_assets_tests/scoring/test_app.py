@@ -68,7 +68,7 @@ class Counting:
         self.gate.set()
 
     def score(self, matrix: np.ndarray) -> np.ndarray:
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.rows.append(len(matrix))
         return self._model.score(matrix)
 
@@ -968,7 +968,7 @@ def test_no_json_gives_a_server_error(shared: Site, path: str, body: Any):
     assert "error" in answer.json or answer.status == 200
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(paths, kinds, st.sampled_from(["", "gzip", "deflate"]), st.binary(max_size=60))
 @example("/v1/score", "", "", b'{"columns": {"Temperature": [1' + b"0" * 5000 + b"]}}")
 @example("/v1/score", "", "", b'{"columns": {"Temperature": [1e999]}}')
@@ -981,7 +981,7 @@ def test_no_bytes_give_a_server_error(shared: Site, path: str, kind: str, encodi
     assert shared.call("POST", path, body, headers).status in (400, 404, 415, 422)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(
         st.fixed_dictionaries(

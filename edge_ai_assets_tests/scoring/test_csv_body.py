@@ -340,6 +340,6 @@ def test_many_rows_are_read_in_time():
     """Far above what is measured (0.3 s), so that only another order of magnitude fails."""
     values = np.random.default_rng(0).normal(size=(MAX_ROWS, 2)).tolist()
     body = ("x,y\n" + "\n".join(f"{a!r},{b!r}" for a, b in values)).encode()
-    began = time.perf_counter()
+    began = time.thread_time()
     assert len(columns(body, FREE)[0]["x"]) == MAX_ROWS
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2

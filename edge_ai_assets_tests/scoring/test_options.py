@@ -186,7 +186,7 @@ def test_a_socket_listens_where_it_should(host: str, family: socket.AddressFamil
         pytest.skip(f"this machine has no {host}: {error}")
     with listener:
         assert listener.family == family and listener.getsockname()[0] == host
-        with socket.create_connection(listener.getsockname()[:2], timeout=5):
+        with socket.create_connection(listener.getsockname()[:2], timeout=60):
             pass
         with pytest.raises(OSError, match="in use"):
             listen(Exposed(host, listener.getsockname()[1]))
@@ -335,7 +335,7 @@ def test_the_command_ends_with_1_and_one_line_that_says_why(
 ):
     command = [*SERVE, "--release", str(release), "--outbox", str(tmp_path / "o.db"), "--port", "0"]
     done = subprocess.run(
-        [*command, *options(tmp_path)], capture_output=True, text=True, timeout=20, env=environment_of()
+        [*command, *options(tmp_path)], capture_output=True, text=True, timeout=60, env=environment_of()
     )
     assert (done.returncode, done.stdout) == (1, "")
     line = json.loads(done.stderr.splitlines()[-1])

@@ -44,7 +44,7 @@ class Sigmoid:
         self.fail: Callable[[np.ndarray], bool] = lambda matrix: False
 
     def score(self, matrix: np.ndarray) -> np.ndarray:
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.calls.append(len(matrix))
         self.threads.add(threading.current_thread())
         if self.fail(matrix):

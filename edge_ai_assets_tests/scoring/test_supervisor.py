@@ -26,6 +26,7 @@ from edge_ai_assets.scoring import supervisor
 from edge_ai_assets.scoring.client import Client
 from edge_ai_assets.scoring.http import IDLE_SECONDS
 from edge_ai_assets.scoring.supervisor import DeploymentFailed, Status
+from edge_ai_assets_tests.scoring.processes import Asking, accepted
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 COLUMNS = {"Pressure [bar]": [2.0], "Temperature": [10.0], "Pump type": ["screw"]}
@@ -51,7 +52,7 @@ def deploy(folder: Path, number: int, path: Path, **options: Any) -> Status:
     )
 
 
-def wait(true: Callable[[], Any], seconds: float = 10) -> Any:
+def wait(true: Callable[[], Any], seconds: float = 60) -> Any:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(AttributeError, FileNotFoundError):
@@ -79,10 +80,10 @@ class Load:
     def __exit__(self, *exception: object) -> None:
         self._end.set()
         for thread in self._threads:
-            thread.join(15)
+            thread.join(60)
 
     def _post(self) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=10)
+        connection = http.client.HTTPConnection(self._address, timeout=60)
         while not self._end.is_set():
             try:
                 connection.request("POST", "/v1/score", BODY)
@@ -149,9 +150,11 @@ def test_connections_that_are_open_when_a_release_is_switched_are_still_answered
     idle = socket.create_connection((url.hostname, url.port))
     slow = socket.create_connection((url.hostname, url.port))
     slow.sendall(head + BODY[:10])
-    time.sleep(0.1)  # both are accepted now
-    deploy(folder, 1, releases[1])
-    time.sleep(0.2)
+    wait(lambda: accepted(idle) and accepted(slow))
+    with Asking(url.geturl()) as third:
+        third.ask("POST", "/v1/score", BODY)
+        deploy(folder, 1, releases[1])
+        wait(lambda: third.ask("POST", "/v1/score", BODY).headers.get("connection") == "close")  # it was told
     slow.sendall(BODY[10:])
     idle.sendall(head + BODY)
     for connection in (slow, idle):
@@ -165,7 +168,7 @@ def test_connections_that_are_open_when_a_release_is_switched_are_still_answered
 def test_a_connection_nobody_uses_does_not_hold_up_the_end(folder: Path, releases: list[Path]):
     url = urlsplit(deploy(folder, 0, releases[0]).url)
     with socket.create_connection((url.hostname, url.port)) as idle:
-        time.sleep(0.1)
+        wait(lambda: accepted(idle))
         deploy(folder, 1, releases[1])
         began = time.monotonic()
         supervisor.stop(folder)  # ends the former process too, which waits for its connection
@@ -239,7 +242,7 @@ def test_there_is_never_a_second_supervisor(folder: Path, releases: list[Path]):
         "--site",
         "bergen",
     ]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment())
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
     assert second.returncode == 1 and "held by another process" in second.stderr
     assert supervisor.status(folder) == status
 
@@ -254,7 +257,7 @@ def test_deployments_at_the_same_time_are_done_one_after_the_other(folder: Path,
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert sorted(status.version for status in results) == [1, 2, 3]
 
 
@@ -266,7 +269,7 @@ from edge_ai_assets.scoring import supervisor
 path = Path({str(releases[0])!r})
 supervisor.deploy(Path({str(folder)!r}), site="bergen", release_id="a", version=1, path=path)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20, env=environment())
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, env=environment())
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     status = supervisor.status(folder)
     assert os.getsid(status.pid) != os.getsid(0)
@@ -285,7 +288,7 @@ def test_other_addresses_than_loopback_are_refused(tmp_path: Path, releases: lis
     ]
     command += ["--release-id", "a", "--version", "1", "--outbox", str(tmp_path / "outbox.db"), "--port", "0"]
     done = subprocess.run(
-        [*command, "--host", "0.0.0.0"], capture_output=True, text=True, timeout=10, env=environment()
+        [*command, "--host", "0.0.0.0"], capture_output=True, text=True, timeout=60, env=environment()
     )
     assert done.returncode == 1
     assert "host '0.0.0.0' is refused" in json.loads(done.stderr.splitlines()[-1])["message"]
@@ -295,7 +298,7 @@ def test_other_addresses_than_loopback_are_refused(tmp_path: Path, releases: lis
             command,
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=60,
             env=environment(),
             pass_fds=[listener.fileno()],
         )
@@ -329,7 +332,7 @@ def test_a_server_of_its_own_is_ready_fast_drains_and_ends_with_0(tmp_path: Path
         with Client(f"http://{host}:{port}") as client:
             assert client.score(COLUMNS, key=None).first == "bergen/1"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
         assert process.stderr.read() == ""
 
 

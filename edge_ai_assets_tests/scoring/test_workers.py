@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -22,17 +24,20 @@ import pytest
 from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.returns.outbox.schema import decode
 from edge_ai_assets.scoring import workers as module
+from edge_ai_assets.scoring.server import HANDING_OVER
 from edge_ai_assets.scoring.workers import ORPHAN_SECONDS, Workers
 from edge_ai_assets_tests.scoring.processes import (
     SERVE,
     Asking,
     Service,
+    accepted,
     alive,
     ask,
     children,
     environment_of,
     wait,
 )
+from edge_ai_assets_tests.tiny_model import tiny_release
 
 RECORD = {"Pressure [bar]": 2.0, "Temperature": 10.0, "Pump type": "screw"}
 BODY = json.dumps({"records": [RECORD]}).encode()
@@ -68,6 +73,14 @@ def counted(text: bytes, name: str) -> float:
     found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text.decode(), re.MULTILINE)
     assert found, name
     return sum(map(float, found))
+
+
+def answered(connection: socket.socket) -> http.client.HTTPResponse:
+    """The next answer on it, which is that of a score."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    assert answer.status == 200 and answer.read()
+    return answer
 
 
 def pids_from(url: str, number: int) -> set[int]:
@@ -147,20 +160,19 @@ def test_a_signal_drains_what_is_under_way_and_ends_with_0(start, number):
     workers = service.workers
     where = urlsplit(service.url)
     head = f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
-    under_way = [socket.create_connection((where.hostname, where.port), timeout=10) for _ in range(9)]
+    under_way = [socket.create_connection((where.hostname, where.port), timeout=60) for _ in range(9)]
     for connection in under_way:
         connection.sendall(head + BODY[:5])
-    time.sleep(0.1)
+    wait(lambda: all(map(accepted, under_way)))
     service.process.send_signal(number)
     time.sleep(0.1)
     for connection in under_way:
-        connection.sendall(BODY[5:])
-    answers = [connection.makefile("rb").read() for connection in under_way]  # to their ends
-    for answer in answers:
-        assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer, answers
-    for connection in under_way:
-        connection.close()
-    assert service.process.wait(10) == 0
+        with connection:
+            connection.sendall(BODY[5:])
+            while answered(connection).headers["connection"] != "close":
+                connection.sendall(head + BODY)  # its worker had not been told yet
+            assert connection.recv(1) == b""
+    assert service.process.wait(60) == 0
     assert not any(map(alive, workers))
     assert "ended with" not in service.log.read_text()
     assert not list(service.log.parent.glob("edge-ai-counters-*"))
@@ -170,8 +182,9 @@ def test_a_signal_to_all_of_them_at_once_ends_it_as_well(start):
     """As systemd sends it, and a terminal."""
     service = start()
     for pid in [service.pid, *service.workers, service.pid]:
-        os.kill(pid, signal.SIGTERM)
-    assert service.process.wait(10) == 0
+        with contextlib.suppress(ProcessLookupError):  # it was that quick
+            os.kill(pid, signal.SIGTERM)
+    assert service.process.wait(60) == 0
 
 
 def test_it_hands_over_when_another_one_serves(start):
@@ -181,9 +194,9 @@ def test_it_hands_over_when_another_one_serves(start):
         assert asking.ask("POST", "/v1/score", BODY).headers.get("connection") is None
         service.process.send_signal(signal.SIGUSR1)
         time.sleep(1.0)  # longer than it waits for idle ones when nobody follows
-        answer = asking.ask("POST", "/v1/score", BODY)
-        assert (answer.status, answer.headers["connection"]) == (200, "close")
-    assert service.process.wait(10) == 0
+        # It may not have been told yet.
+        wait(lambda: asking.ask("POST", "/v1/score", BODY).headers.get("connection") == "close")
+    assert service.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("workers", [1, WORKERS])
@@ -191,7 +204,7 @@ def test_one_that_cannot_start_ends_the_service_and_says_why(start, release, tmp
     broken = shutil.copytree(release, tmp_path / "broken")
     (broken / "model.onnx").write_bytes(b"no model")
     service = start(workers=workers, release=broken, wait=False)
-    assert service.process.wait(15) == 1
+    assert service.process.wait(60) == 1
     errors = [line["message"] for line in service.said if line["level"] == "error"]
     assert len(errors) == 1 and "model.onnx cannot be loaded" in errors[0]
     assert not list(service.log.parent.glob("edge-ai-counters-*"))
@@ -203,7 +216,7 @@ def test_one_that_cannot_be_replaced_ends_the_service_and_leaves_none(start, rel
     (spoiled / "model.onnx").write_bytes(b"no model")
     workers = service.workers
     os.kill(workers[0], signal.SIGKILL)
-    assert service.process.wait(15) == 1
+    assert service.process.wait(60) == 1
     assert not any(map(alive, workers))
     assert "model.onnx cannot be loaded" in service.log.read_text()
 
@@ -220,13 +233,11 @@ def test_no_worker_outlives_the_one_that_keeps_them(start, stopped):
     if stopped:
         os.kill(workers[0], signal.SIGSTOP)
     os.kill(service.pid, signal.SIGKILL)
-    service.process.wait(10)
+    service.process.wait(60)
     if stopped:
         time.sleep(0.3)
         os.kill(workers[0], signal.SIGCONT)
-    began = time.monotonic()
-    wait(lambda: not any(map(alive, workers)), ORPHAN_SECONDS + 3)
-    assert time.monotonic() - began < 15
+    wait(lambda: not any(map(alive, workers)), ORPHAN_SECONDS + 30)
     for connection in idle:
         connection.close()
     with pytest.raises(ConnectionRefusedError):
@@ -252,7 +263,7 @@ def test_the_service_ends_with_the_one_that_started_it(release, tmp_path):
     workers = children(process.pid)
     assert len(workers) == 2
     os.close(ours)
-    assert process.wait(15) == 0
+    assert process.wait(60) == 0
     assert not any(map(alive, workers))
 
 
@@ -294,7 +305,7 @@ def test_the_sequence_of_several_workers_has_no_gap_under_load(start):
     time.sleep(0.6)
     end.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert wrong == [] and service.end() == 0
     with Outbox(service.log.parent / "outbox.db", create=False) as outbox:
         kept = {row.sequence: decode(row).context.run for row in outbox.rows(1, 10**9)}
@@ -348,6 +359,20 @@ def test_a_signal_while_one_is_replaced_is_no_failure(monkeypatch):
         return keeper.run(2, None)
 
     assert in_process(play) == 0
+
+
+def test_told_to_end_right_after_a_handover_it_waits_for_no_idle_connection(tmp_path):
+    """Both signals are pending then, and the kernel lets the later one be seen first."""
+    with (
+        Service(tmp_path / "site", tiny_release(tmp_path / "release")) as service,
+        Asking(service.url) as idle,
+    ):
+        idle.ask("GET", "/health/live")
+        for number in (signal.SIGSTOP, signal.SIGUSR1, signal.SIGTERM, signal.SIGCONT):
+            os.kill(service.pid, number)
+        began = time.monotonic()
+        assert service.process.wait(60) == 0
+        assert time.monotonic() - began < HANDING_OVER.seconds
 
 
 def test_a_signal_when_one_has_just_ended_reaches_the_others():

@@ -60,7 +60,11 @@ export async function request(path, { method = "GET", body, type, key, signal, s
   }
   const answer = parsed(text);
   if (response.ok && answer !== undefined) return answer;
-  if (response.status === 401) events.dispatchEvent(new Event("token-needed"));
+  if (response.status === 401) {
+    // Refused for a token that has been replaced since: that says nothing of the one there is now.
+    if (sessionStorage.getItem(TOKEN) !== token) return request(path, { method, body, type, key, signal, seconds });
+    events.dispatchEvent(new Event("token-needed"));
+  }
   const said = typeof answer?.error === "string" ? answer.error : `the service answered ${response.status}`;
   throw new Refused(response.status, said, Number(response.headers.get("Retry-After")) || null);
 }

@@ -59,11 +59,11 @@ async function choose(file) {
     say(byId("file-problem"), "One file at a time: cancel the running one first.");
     return;
   }
+  chosen = file;
   if (contract === null) {
-    say(byId("file-problem"), "The service did not say yet what its model takes.");
+    say(byId("file-problem"), "The service did not say yet what its model takes; the file is read when it has.");
     return;
   }
-  chosen = file;
   say(byId("file-problem"), "");
   for (const id of ["plan", "run", "outcome"]) byId(id).replaceChildren();
   try {

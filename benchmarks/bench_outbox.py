@@ -6,8 +6,8 @@ counting.
   (WAL) and the same durability (`synchronous=FULL`), and nothing else: no numbering without gaps, no
   idempotency keys, no foreign writer to give way to. The file is what little can beat: our block, made
   already, at its end, and fdatasync.
-- Unfolding blocks of 1, 32 and 1,000 rows: rows with their JSON records, indexes and tally, and the pauses
-  that it makes for the service; beside it the bare table, 1,000 rows a commit.
+- Unfolding blocks of 1, 32 and 1,000 rows: narrow rows, sheets of their records, indexes and tally, and the
+  pauses that it makes for the service; beside it the bare table, 1,000 rows a commit.
 - Counting 1,000,000 rows: `counts` reads the tally; SELECT count(*) … GROUP BY, of the same file, all rows.
 
 Why: each score is in here before it is answered, the way home takes up what was scored in an hour in a

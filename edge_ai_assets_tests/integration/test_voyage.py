@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 def edge_ai(home, *arguments):
     environment = {**os.environ, "EDGE_AI_HOME": str(home), "PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, "-W", "ignore", "-m", "edge_ai_assets.cli", *arguments, "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_ai_assets.returns.egress.policy import SMALL_CELL
+from edge_ai_assets.returns.egress.policy import SMALL_CELL, Policy
+from edge_ai_assets.returns.outbox import columns
 from edge_ai_assets.returns.outbox.schema import ScoreRow
-from edge_ai_assets.returns.package.aggregates import aggregates
+from edge_ai_assets.returns.package import aggregates as windows
+from edge_ai_assets.returns.package.parts import Aggregate
 
 HOUR = 3_600_000_000
 START = 1_760_000_000_000_000 // HOUR * HOUR
@@ -16,7 +19,15 @@ START = 1_760_000_000_000_000 // HOUR * HOUR
 
 def row(at: int = START, anomaly=False, outside=False, score: float | None = 0.5, release="r1") -> ScoreRow:
     kind = "anomaly" if anomaly else "normal"
-    return ScoreRow(1, at, release, score, int(anomaly), int(outside), b"", 1, kind, None, None, None)
+    record = b'{"inputs":{}}'
+    return ScoreRow(1, at, release, score, int(anomaly), int(outside), record, 1, kind, None, None, None)
+
+
+def aggregates(rows: list[ScoreRow], policy: Policy, minutes: int) -> list[Aggregate]:
+    broken: defaultdict[str, list[int]] = defaultdict(list)
+    found = windows.aggregates(columns.of_rows(rows, broken), policy, minutes)
+    assert not broken
+    return found
 
 
 def some(rows: int, anomalies: int = 0, outside: int = 0) -> list[ScoreRow]:
@@ -113,7 +124,11 @@ def test_the_scores_that_leave_as_rows_do_not_give_the_others_away(with_kinds, s
     assert (found.score_sum is not None, found.outside is not None) == (told, told)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(0, 1)), max_size=120),
     cut=st.integers(0, 120),

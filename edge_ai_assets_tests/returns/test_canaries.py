@@ -45,7 +45,11 @@ def drained(outbox: Outbox, step: Callable[[], Path | None]) -> list[Path]:
     return found
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     kinds=st.sets(st.sampled_from(canaries.KINDS)),
     rows=st.integers(1, 60),

@@ -170,9 +170,8 @@ def test_what_is_worth_more_is_packed_before_older_scores(outbox, batch, packed,
 
 @pytest.mark.parametrize("bound", [1, 700, 5_000])
 def test_a_package_is_bounded_in_bytes(outbox, batch, packed, with_kinds, monkeypatch, bound):
-    """Each record has about 200 bytes; at least one score goes into each package."""
+    """A score takes some 100 bytes of its sheet; at least one goes into each package."""
     monkeypatch.setattr(selection, "MAX_PACKED", bound)
-    monkeypatch.setattr(selection, "PROBE", 2)
     outbox.append([batch(12)])
     policy = with_kinds("anomaly", "normal")
     found = []
@@ -180,7 +179,7 @@ def test_a_package_is_bounded_in_bytes(outbox, batch, packed, with_kinds, monkey
         found.append(sealed.package.rows)
     assert sum(found) == 12
     assert found == {1: [1] * 12, 700: found, 5_000: [12]}[bound]
-    assert max(found) <= max(1, bound // 150)
+    assert max(found) <= max(1, bound // 70)
 
 
 def test_feedback_counts_against_the_bound_in_bytes(outbox, batch, packed, monkeypatch):

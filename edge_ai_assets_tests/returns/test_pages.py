@@ -62,7 +62,7 @@ def test_one_row_that_is_too_large_is_refused_before_it_is_read():
 
 def test_what_sites_write_costs_what_it_holds():
     rows = [Sketch("r1", f"f{n}", n, 8, bytes([n]) * 1_000) for n in range(200)]
-    data = members.table(SKETCHES, rows)
+    data = members.parquet(members.columns(SKETCHES, rows))
     cost = pages.cost(data)
     assert 200_000 < cost.unpacked < 230_000 and 1_000 < cost.row < 230_000
     assert members.read_table(SKETCHES, data, 200, 400_000, texts=False).num_rows == 200

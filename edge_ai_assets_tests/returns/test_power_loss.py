@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 """SQLite closes files after the power is gone, and what that raises nobody catches."""
 
 SECTOR = 512
-SEEDS, LIVES = 200, 3
+SEEDS, LIVES = 120, 3
 """And how often each loses power."""
 
 

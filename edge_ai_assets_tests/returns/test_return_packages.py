@@ -382,7 +382,7 @@ def parquet(table: pa.Table, **options) -> bytes:
 )
 def test_a_table_of_other_columns_is_refused(change, message):
     row = Insight(3, AT, "r1", "anomaly", 0.9, True, {})
-    table = pq.read_table(pa.BufferReader(members.table(parts.INSIGHTS, [row])))
+    table = pq.read_table(pa.BufferReader(members.parquet(members.columns(parts.INSIGHTS, [row]))))
     # pyarrow sorts the fields of what it infers; here their order is the point.
     with pytest.raises(MemberError, match=message):
         members.read_table(parts.INSIGHTS, parquet(change(table)), 1, 10_000, texts=False)
@@ -391,7 +391,7 @@ def test_a_table_of_other_columns_is_refused(change, message):
 def test_a_table_that_unpacks_to_too_much_is_refused():
     """However little it says that it unpacks to: one long text, told once, many rows refer to."""
     rows = [Word(i, i, AT, "r1", True, "x" * 10_000, None, {}) for i in range(10_000)]
-    data = members.table(parts.FEEDBACK, rows)
+    data = members.parquet(members.columns(parts.FEEDBACK, rows))
     assert len(data) < 100_000
     assert members.read_table(parts.FEEDBACK, data, 10_000, 200_000_000, texts=False).num_rows == 10_000
     with pytest.raises(MemberError, match="unpacks to"):
@@ -426,7 +426,7 @@ def test_lineage_that_is_not_so_many_whole_lines_is_refused(data):
 def test_a_member_that_was_changed_is_read_or_refused(data):
     """Behind a good signature there may still be a faulty site: nothing but MemberError comes of it."""
     row = Insight(3, AT, "r1", "anomaly", 0.9, True, {"Flow": 1.5, "Type": "x"})
-    whole = bytearray(members.table(parts.INSIGHTS, [row] * 3))
+    whole = bytearray(members.parquet(members.columns(parts.INSIGHTS, [row] * 3)))
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
     with suppress(MemberError):

@@ -46,14 +46,16 @@ def test_every_earlier_format_has_an_upgrade():
 def test_an_upgrade_keeps_every_row(earlier):
     with closing(sqlite3.connect(earlier)) as database:
         before = database.execute("SELECT * FROM scores ORDER BY sequence").fetchall()
-        tally = dict(database.execute("SELECT * FROM tally"))
+        tally = dict(database.execute("SELECT * FROM tally WHERE state <> 'packed'"))
+        folded = 0
+        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchone():
+            folded = database.execute("SELECT coalesce(sum(rows), 0) FROM journal").fetchone()[0]
     with Outbox(earlier, create=False) as outbox:
         found = outbox.rows(1, 4)
         counts = outbox.counts()
         assert counts == outbox.recount()
     assert version(earlier) == FORMAT
     assert [tuple(getattr(row, name) for name in row.__struct_fields__) for row in found] == before
-    folded = counts.scored - len(before)
     assert {name: getattr(counts, name) for name in tally} == tally | {"pending": tally["pending"] + folded}
 
 
@@ -86,9 +88,10 @@ def test_the_way_home_goes_on_in_an_upgraded_file(earlier):
         package = PackageRow(2, "2.zip", "two", "0a" * 32, len(rows), 0, 9, 1, complete=done)
         outbox.seal(package, rows, [], {}, {})
         outbox.acknowledge(1, "0a" * 32, 5)
-        assert outbox.prune(2**60).rows == 1
+        pruned = outbox.prune(2**60).rows
         outbox.acknowledge(2, "two", 5)
-        assert outbox.prune(2**60).rows == len(rows) + 1, "and the one that was withheld without a package"
+        pruned += outbox.prune(2**60).rows
+        assert pruned == len(rows) + 2, "with the one in package 1, and one withheld without a package"
         assert outbox.counts() == outbox.recount() and outbox.counts().conserved
 
 

@@ -177,7 +177,7 @@ class Voyage(RuleBasedStateMachine):
 
 
 TestVoyage = Voyage.TestCase
-TestVoyage.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+TestVoyage.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)
 
 
 @pytest.mark.proof

@@ -8,11 +8,12 @@ of more rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import msgspec
+import numpy as np
 
-from edge_ai_assets.returns.outbox.schema import ScoreRow
+from edge_ai_assets.returns.outbox.columns import Columns
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -22,11 +23,11 @@ class Group(msgspec.Struct, frozen=True):
     """Of rows with which, in the same package, they leave anyway."""
     stay: list[float] = []
 
-    def add(self, numbers: Iterable[float | None], leave: Iterable[bool]) -> None:
-        """Numbers, None for none, and whether the row of each lets it out."""
-        for number, leaves in zip(numbers, leave, strict=True):
-            if number is not None:
-                (self.leave if leaves else self.stay).append(number)
+    def add(self, numbers: np.ndarray, leave: np.ndarray) -> None:
+        """Numbers, NaN for none, and whether the row of each lets it out; both of shape (rows,)."""
+        there = ~np.isnan(numbers)
+        self.leave.extend(numbers[there & leave].tolist())
+        self.stay.extend(numbers[there & ~leave].tolist())
 
     def told(self, smallest: int) -> list[float]:
         """What may be told of together: all, or only what leaves anyway where too few stay; none if that is
@@ -40,12 +41,15 @@ def told_apart(stay: int, smallest: int) -> bool:
     return 0 < stay < smallest
 
 
-def leaves(row: ScoreRow, kinds: Collection[str], spoken: Collection[int]) -> bool:
-    """Whether values of a score leave in a row of its own: as an insight, or with feedback on it.
+def leaves(scores: Columns, kinds: Collection[str], spoken: Collection[int]) -> np.ndarray:
+    """Whether values of a score leave in a row of its own: as an insight, or with feedback on it. Bool, shape
+    (scores,).
 
     Args:
-        row: with its kind.
+        scores: of one kind.
         kinds: that may leave.
         spoken: sequences of the scores whose feedback leaves in the same package.
     """
-    return row.kind in kinds or row.sequence in spoken
+    if scores.kind in kinds:
+        return np.ones(len(scores), bool)
+    return np.isin(scores.sequences, list(spoken))

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from itertools import groupby
 
 import msgspec
 import numpy as np
@@ -19,7 +18,9 @@ import numpy as np
 from edge_ai_assets.returns.egress import rules
 from edge_ai_assets.returns.egress.groups import Group, told_apart
 from edge_ai_assets.returns.egress.rules import Rule
-from edge_ai_assets.returns.outbox.schema import FeedbackRow, Record, ScoreRow, Value, decode
+from edge_ai_assets.returns.outbox import columns
+from edge_ai_assets.returns.outbox.columns import Column, Columns
+from edge_ai_assets.returns.outbox.schema import FeedbackRow, ScoreRow, Value, decode
 from edge_ai_assets.scoring.contract import Contract, Reference
 from edge_ai_assets.usecase import UseCase
 
@@ -77,34 +78,30 @@ class Policy:
         part["kinds"], part["notes"] = sorted(part["kinds"]), sorted(part["notes"])
         return hashlib.sha256(json.dumps(part, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
-    def row(
-        self, row: ScoreRow, contract: Contract | None = None, record: Record | None = None
-    ) -> dict[str, Value] | Withheld:
-        """What of a classified score may leave.
+    def columns(self, scores: Columns, contract: Contract | None = None) -> dict[str, Column] | Withheld:
+        """What of classified scores may leave.
 
         Args:
-            row: a score with a kind.
-            contract: of the release that scored it; without one, derived inputs stay.
-            record: of the row, if the caller has decoded it already.
+            scores: of one kind.
+            contract: of the release that scored them; without one, derived inputs stay.
 
         Returns:
-            Values by input name and, if listed, _time, _run, _score, _predicted; or why all of it stays. An
-            input that the record has not, as one that its release does not keep, is not among them.
+            Columns by input name and, if listed, _time, _run, _score, _predicted; in an array NaN is null. Or
+            why all of them stay. An input that the records have not, as one that their release does not keep,
+            is not among them.
+        """
+        if scores.kind not in self.egress.kinds:
+            return Withheld(f"kind {scores.kind} is not listed")
+        return self._values(scores, contract)
+
+    def row(self, row: ScoreRow, contract: Contract | None = None) -> dict[str, Value] | Withheld:
+        """The same of one score, as values.
 
         Raises:
             ValueError: the record cannot be read.
         """
-        return self._stays(row) or next(self._values([(row, record or decode(row))], contract))
-
-    def rows(
-        self, rows: Sequence[tuple[ScoreRow, Record]], contract: Contract | None = None
-    ) -> Iterator[dict[str, Value] | Withheld]:
-        """The same of many scores of one release, in order: with their records, and faster."""
-        values = self._values([pair for pair in rows if not self._stays(pair[0])], contract)
-        return (self._stays(row) or next(values) for row, _ in rows)
-
-    def _stays(self, row: ScoreRow) -> Withheld | None:
-        return None if row.kind in self.egress.kinds else Withheld(f"kind {row.kind} is not listed")
+        found = self.columns(_alone(row), contract)
+        return found if isinstance(found, Withheld) else _only(found)
 
     def feedback(
         self, row: ScoreRow, feedback: FeedbackRow, contract: Contract | None = None
@@ -116,13 +113,12 @@ class Policy:
         if "feedback" not in self.egress.kinds:
             return Withheld("kind feedback is not listed")
         note = feedback.note if feedback.note in self.egress.notes else None
-        given: dict[str, list[Value]] = {
+        given: dict[str, Column] = {
             "_correct": [bool(feedback.correct)],
             "_note": [note],
             "_role": [feedback.role],
         }
-        (values,) = self._values([(row, decode(row))], contract)
-        return values | {name: value for name, (value,) in self._leave(given).items()}
+        return _only(self._values(_alone(row), contract) | self._leave(given))
 
     def histograms(
         self,
@@ -196,13 +192,9 @@ class Policy:
         """Whether a field is listed, if only as `aggregated`."""
         return name in self._fields
 
-    def number(self, name: str, value: Value) -> float | None:
-        """A number of a listed field as it goes into what leaves of many rows: rounded as in a row, and as it
-        is when it is `aggregated`. None if it is no finite number."""
-        return rules.rounded(self._fields[name].digits, value)
-
-    def numbers(self, name: str, values: Sequence[Value]) -> list[float | None]:
-        """The same of a column, and faster."""
+    def numbers(self, name: str, values: Column) -> np.ndarray:
+        """Numbers of a listed field as they go into what leaves of many rows: rounded as in a row, as they
+        are when it is `aggregated`; NaN where there is no finite number. float64, shape (rows,)."""
         return rules.numbers(self._fields[name].digits, values)
 
     @cached_property
@@ -213,29 +205,20 @@ class Policy:
             if feature.name in self._fields and self._fields[feature.name].leaves != "pseudonymised"
         ]
 
-    def _values(
-        self, rows: Sequence[tuple[ScoreRow, Record]], contract: Contract | None
-    ) -> Iterator[dict[str, Value]]:
-        """Column by column, as long as the records have the same inputs."""
+    def _values(self, scores: Columns, contract: Contract | None) -> dict[str, Column]:
         if contract is not self._rules_of[0]:
             self._rules_of = contract, self._rules(contract)
         found = self._rules_of[1]
-        for names, alike in groupby(rows, lambda pair: tuple(pair[1].inputs)):
-            scores, records = zip(*alike, strict=True)
-            columns = zip(*(record.inputs.values() for record in records), strict=True)
-            inputs = zip(names, columns, strict=True)
-            leaves = {name: found[name](values) for name, values in inputs if name in found}
-            own: dict[str, list[Value]] = {
-                "_time": [record.context.time for record in records],
-                "_run": [record.context.run for record in records],
-                "_score": [row.score for row in scores],
-                "_predicted": [bool(row.predicted) for row in scores],
-            }
-            leaves |= self._leave(own)
-            for _, *values in zip(scores, *leaves.values(), strict=True):
-                yield dict(zip(leaves, values, strict=True))
+        own: dict[str, Column] = {
+            "_time": scores.time,
+            "_run": scores.run,
+            "_score": scores.scores,
+            "_predicted": scores.predicted.tolist(),
+        }
+        leaves = {name: found[name](values) for name, values in scores.inputs.items() if name in found}
+        return leaves | self._leave(own)
 
-    def _leave(self, own: Mapping[str, Sequence[Value]]) -> dict[str, Sequence[Value]]:
+    def _leave(self, own: Mapping[str, Column]) -> dict[str, Column]:
         """What of our own fields leaves in rows, by column."""
         return {name: self._own[name](values) for name, values in own.items() if name in self._own}
 
@@ -254,6 +237,16 @@ class Policy:
 
     def _rule(self, name: str, base: str) -> Rule:
         return rules.of(self._fields[base], self._features.get(base), name, self._key)
+
+
+def _alone(row: ScoreRow) -> Columns:
+    record = decode(row)
+    return columns.of_records(row.release, row.kind, tuple(record.inputs), [(row, record)])
+
+
+def _only(found: Mapping[str, Column]) -> dict[str, Value]:
+    """The values of one score."""
+    return {name: rules.listed(values)[0] for name, values in found.items()}
 
 
 def _counted(numbers: np.ndarray, reference: Reference) -> np.ndarray:

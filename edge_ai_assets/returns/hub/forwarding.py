@@ -38,6 +38,7 @@ from edge_ai_assets.returns.hub.letters import (
 )
 from edge_ai_assets.returns.hub.notes import Notes
 from edge_ai_assets.returns.hub.rulebook import Rulebook
+from edge_ai_assets.returns.outbox import columns
 from edge_ai_assets.returns.package import packages
 from edge_ai_assets.returns.package.content import Content
 from edge_ai_assets.returns.package.parts import name_of
@@ -166,7 +167,8 @@ class Forwarder:
         content = Content(self._policy, self._rules.contracts)
         for item in letter.feedback:
             content.add_feedback(item.stored(), item.row.stored() if item.row else None)
-        content.add_scores([row.stored() for row in letter.rows], self._rules.usecase.returns.window_minutes)
+        scores = columns.of_rows((row.stored() for row in letter.rows), content.broken)
+        content.add_scores(scores, self._rules.usecase.returns.window_minutes)
         return content
 
     def _build(self, letter: Letter, content: Content, chain: Chain) -> tuple[Receipt, bytes]:
@@ -258,7 +260,7 @@ def _receipt(letter: Letter, content: Content) -> Receipt:
     return Receipt(
         site=letter.site,
         id=letter.id,
-        uploaded=spans(item.sequence for item in content.insights),
+        uploaded=spans(content.packed),
         feedback=spans(item.id for item in content.words),
         withheld={reason: spans(found) for reason, found in held.items()},
         withheld_feedback={reason: spans(found) for reason, found in words.items()},

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import closing
 
 from edge_ai_assets.returns.outbox.departures import SEALED
-from edge_ai_assets.returns.outbox.layout import DONE, UNCLASSIFIED, WAITING
+from edge_ai_assets.returns.outbox.layout import DONE, PACKED, STATE, UNCLASSIFIED, WAITING
 from edge_ai_assets.returns.outbox.retention import ACKNOWLEDGED
 from edge_ai_assets.returns.outbox.schema import KINDS, Counts, Sample, Tally
 from edge_ai_assets.returns.outbox.store import Store
@@ -33,7 +33,7 @@ class Census(Store):
 
     def recount(self) -> Counts:
         """The same, counted from rows, blocks and tombstones: slow, and independent of the tally."""
-        kept = "SELECT coalesce(disposition, 'pending'), count(*) FROM scores GROUP BY 1"
+        kept = f"SELECT {STATE}, count(*) FROM scores GROUP BY 1"
         blocks = "SELECT 'pending', coalesce(sum(rows), 0) FROM journal"
         return self._counts(f"{kept} UNION ALL {blocks} UNION ALL SELECT state, rows FROM tombstones")
 
@@ -68,14 +68,17 @@ class Census(Store):
 
     def oldest_pending(self) -> int | None:
         """When the oldest score that still has a way to go was scored, in µs; None if there is none."""
-        packed = "SELECT min(package) FROM scores WHERE package IS NOT NULL AND disposition IS NULL"
+        unsent = f"(SELECT coalesce(min(number), {SEALED} + 1) FROM packages WHERE uploaded_at IS NULL)"
         waiting = " UNION ALL ".join(
             f"SELECT min(sequence) AS sequence FROM scores WHERE {where}"
-            for where in (UNCLASSIFIED, *OF_A_KIND, f"disposition IS NULL AND package = ({packed})")
+            for where in (UNCLASSIFIED, *OF_A_KIND)
         )
         unfolded = f"SELECT scored_at FROM scores WHERE sequence IN ({waiting})"
+        packed = f"SELECT min(scored_at) FROM scores WHERE disposition IS NULL AND package = {unsent}"
         blocks = "SELECT * FROM (SELECT scored_at FROM journal ORDER BY first LIMIT 1)"
-        row = self._db.execute(f"SELECT min(scored_at) FROM ({unfolded} UNION ALL {blocks})").fetchone()
+        row = self._db.execute(
+            f"SELECT min(scored_at) FROM ({unfolded} UNION ALL {packed} UNION ALL {blocks})"
+        ).fetchone()
         return None if row[0] is None else int(row[0])
 
     def unacknowledged(self) -> tuple[int, int]:
@@ -89,7 +92,7 @@ class Census(Store):
         take so many bytes of the file. Reckoned with the mean of all scores that are kept."""
         under_way = " + ".join(
             f"(SELECT count(*) FROM scores WHERE package > {ACKNOWLEDGED} AND {state})"
-            for state in ("package IS NOT NULL AND disposition IS NULL", DONE)
+            for state in (PACKED, DONE)
         )
         with self._snapshot():
             packed, removed = self._db.execute(

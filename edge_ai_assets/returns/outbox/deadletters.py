@@ -7,20 +7,20 @@ import time
 
 from edge_ai_assets.returns.outbox import journal, store
 from edge_ai_assets.returns.outbox.journal import BLOCK_SCHEMA
+from edge_ai_assets.returns.outbox.kept import Kept
 from edge_ai_assets.returns.outbox.layout import DEAD
 from edge_ai_assets.returns.outbox.schema import DECODERS, RECORD_SCHEMA, ScoreRow
-from edge_ai_assets.returns.outbox.store import OutboxError, Store
+from edge_ai_assets.returns.outbox.store import OutboxError
 
 AGAIN = "disposition = NULL, reason = NULL, kind = NULL"
 
 
-class DeadLetters(Store):
+class DeadLetters(Kept):
     """Quarantined scores."""
 
     def dead_letters(self, limit: int, after: int = 0) -> list[ScoreRow]:
         """The oldest quarantined scores with a sequence above `after`; each has its reason."""
-        query = f"SELECT * FROM scores WHERE {DEAD} AND sequence > ? ORDER BY sequence LIMIT ?"
-        return [ScoreRow(*row) for row in self._db.execute(query, (after, limit))]
+        return self._scores(f"{DEAD} AND sequence > ? ORDER BY sequence LIMIT ?", after, limit)
 
     def requeue(self, schema: int) -> int:
         """Give quarantined scores of a schema another try; how many wait for their kind again.

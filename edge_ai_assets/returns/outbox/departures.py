@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from edge_ai_assets.returns.outbox.kept import Kept
 from edge_ai_assets.returns.outbox.layout import WAITING
 from edge_ai_assets.returns.outbox.schema import KINDS, FeedbackRow, PackageRow, ScoreRow
-from edge_ai_assets.returns.outbox.store import GIVEN, OutboxError, Store
+from edge_ai_assets.returns.outbox.store import GIVEN, OutboxError
 
 SEALED = "(SELECT coalesce(max(number), 0) FROM packages)"
 FREE = "disposition IS NULL AND package IS NULL"
 
 
-class Departures(Store):
+class Departures(Kept):
     """What Dagster does with scores and feedback, in transactions of `store.CHUNK` rows or less."""
 
     def unclassified(self, limit: int) -> list[ScoreRow]:
@@ -31,7 +32,7 @@ class Departures(Store):
         chosen = kinds or KINDS
         of_a_kind = f"SELECT * FROM (SELECT * FROM scores WHERE kind = ? AND {WAITING} ORDER BY sequence)"
         query = f"{' UNION ALL '.join([of_a_kind] * len(chosen))} ORDER BY sequence LIMIT ?"
-        return [ScoreRow(*row) for row in self._db.execute(query, (*chosen, limit))]
+        return self._with_records(query, (*chosen, limit))
 
     def waiting_feedback(self, limit: int) -> list[FeedbackRow]:
         """The oldest feedback that is neither disposed of nor packed."""
@@ -91,6 +92,8 @@ class Departures(Store):
         with self._transaction():
             self._db.execute(f"INSERT INTO packages VALUES ({', '.join('?' * len(values))})", values)
             self._db.execute("UPDATE tally SET rows = rows + ? WHERE state = 'packed'", (packed,))
+            if package.uploaded_at is not None:
+                self._move(packed)
         self.recover()
 
     def _claim(
@@ -105,19 +108,36 @@ class Departures(Store):
         """Bring to its end, or back, what a killed `seal` left. One process at a time may seal or recover."""
         for key, table in (("sequence", "scores"), ("id", "feedback")):
             back = f"package = {SEALED} + 1 AND disposition IS NULL"
-            self._sweep(table, key, "package = NULL, reason = NULL", back, redone=True)
+            self._settle(table, key, "package = NULL, reason = NULL", back)
             done = f"package = {SEALED} AND reason IS NOT NULL AND disposition IS NULL"
-            self._sweep(table, key, "disposition = 'withheld'", done, redone=True)
+            self._settle(table, key, "disposition = 'withheld'", done)
+
+    def _settle(self, table: str, key: str, change: str, where: str) -> None:
+        """Change rows that one package claims: as many as it may account for."""
+        found = [one for (one,) in self._db.execute(f"SELECT {key} FROM {table} WHERE {where}")]
+        update = f"UPDATE {table} SET {change} WHERE {key} IN {GIVEN} AND {where}"
+        self._chunks(update, [(found,)], redone=True)
 
     def uploaded(self, number: int, at: int) -> None:
-        """Record that the other side has a package, at a time in µs. Done again, it changes nothing."""
-        for key, table in (("sequence", "scores"), ("id", "feedback")):
-            sent = f"package = {int(number)} AND reason IS NULL AND disposition IS NULL"
-            self._sweep(table, key, "disposition = 'uploaded'", sent, redone=True)
+        """Record that the other side has a package, at a time in µs. Done again, it changes nothing.
+
+        The scores in it are uploaded by that, whatever their number: see `layout.STATE`.
+        """
+        sent = f"package = {int(number)} AND reason IS NULL AND disposition IS NULL"
+        self._sweep("feedback", "id", "disposition = 'uploaded'", sent, redone=True)
+        # Nobody removes them before they are uploaded, so they need not be counted under the lock.
+        (rows,) = self._db.execute(f"SELECT count(*) FROM scores WHERE {sent}").fetchone()
+        update = "UPDATE packages SET uploaded_at = ? WHERE number = ? AND uploaded_at IS NULL"
         with self._transaction():
-            update = "UPDATE packages SET uploaded_at = coalesce(uploaded_at, ?) WHERE number = ?"
-            if not self._db.execute(update, (at, number)).rowcount:
+            if self._db.execute(update, (at, number)).rowcount:
+                self._move(rows)
+            elif not self._package("number = ?", number):
                 raise OutboxError(f"there is no package {number}")
+
+    def _move(self, rows: int) -> None:
+        """Count scores as uploaded that were pending, in the transaction that uploads their package."""
+        moved = [(-rows, "pending"), (rows, "uploaded")]
+        self._db.executemany("UPDATE tally SET rows = rows + ? WHERE state = ?", moved)
 
     def exported(self, number: int, at: int) -> None:
         """Note that a package was put on a medium, at a time in µs; what is in it stays pending."""
@@ -179,6 +199,3 @@ class Departures(Store):
     def _package(self, where: str, *values: int) -> PackageRow | None:
         row = self._db.execute(f"SELECT * FROM packages WHERE {where}", values).fetchone()
         return PackageRow(*row) if row else None
-
-    def _scores(self, where: str, *values: int) -> list[ScoreRow]:
-        return [ScoreRow(*row) for row in self._db.execute(f"SELECT * FROM scores WHERE {where}", values)]

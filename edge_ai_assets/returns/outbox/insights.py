@@ -23,15 +23,14 @@ def derive(outbox: Outbox, limit: int = 50_000) -> dict[str, int]:
     """
     found: Counter[str] = Counter()
 
-    def counted(predicted: bool) -> str:
-        found[kind := _kind(predicted)] += 1
-        return kind
-
     while (left := limit - found.total()) > 0:
         # What a version before this one unfolded, what is read again, and what could not be read.
         rows = outbox.unclassified(min(PAGE, left))
-        if not rows and not outbox.unfold(min(PAGE, left), counted):
-            break
+        if not rows:
+            made = outbox.unfold(min(PAGE, left), _kind)
+            if not made:
+                break
+            found.update({kind: number for kind, number in made.items() if kind is not None})
         kinds: dict[int, str] = {}
         broken: dict[str, list[int]] = {}
         for row in rows:

@@ -1,15 +1,13 @@
 """Blocks of the outbox's journal: the scores of one commit as columns, the way the scoring service has them.
 
 A score must be on disk before its answer, so what is done for it there counts most; a block costs one insert
-whatever it holds. What the way home needs, a row and a JSON record for each score, is made from it later, by
-`Outbox.unfold`. Standard library and msgspec only.
+whatever it holds. What the way home needs is made from it later, by `Outbox.unfold`: a row for each score,
+and `sheets` of their records. Standard library and msgspec only.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -49,11 +47,10 @@ class Row(NamedTuple):
 
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Block).decode
-_record = msgspec.json.Encoder().encode
 
 
-def rows(block: bytes, schema: int, number: int) -> list[Row]:
-    """The rows of a block.
+def opened(block: bytes, schema: int, number: int) -> Block:
+    """A block, checked.
 
     Args:
         block: what the journal holds.
@@ -66,32 +63,41 @@ def rows(block: bytes, schema: int, number: int) -> list[Row]:
         raise ValueError(f"block schema {schema} is not known, this version reads {BLOCK_SCHEMA}")
     try:
         found = _decode(block)
-        scores = struct.unpack(f"<{number}d", found.scores)
-        if len(found.flags) != number or len(found.values) != 8 * number * len(found.names):
-            raise ValueError(f"it has not {number} rows")
-        records = _records(found, number)
-    except (msgspec.DecodeError, struct.error, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"unreadable block: {error}") from error
+    check(found, number)
+    return found
+
+
+def check(block: Block, number: int) -> None:
+    """Raises ValueError if a block has not so many rows in each of its parts."""
+    lengths = {len(values) for part in (block.texts, block.context) for values in part.values()}
+    sizes = len(block.scores), len(block.values), len(block.flags)
+    if lengths - {number} or sizes != (8 * number, 8 * number * len(block.names), number):
+        raise ValueError(f"unreadable block: it has not {number} rows")
+
+
+def rows(block: bytes, schema: int, number: int) -> list[Row]:
+    """The rows of a block; arguments and errors as of `opened`."""
+    found = opened(block, schema, number)
     return [
-        Row(score, bool(flags & PREDICTED), bool(flags & OUTSIDE), record)
-        for score, flags, record in zip(scores, found.flags, records, strict=True)
+        Row(score, bool(flags & PREDICTED), bool(flags & OUTSIDE), record(found, place))
+        for place, (score, flags) in enumerate(zip(scores(found), found.flags, strict=True))
     ]
 
 
-def _records(block: Block, number: int) -> list[bytes]:
-    values: Iterable[tuple[float, ...]] = repeat((), number)
-    if block.names:
-        values = struct.iter_unpack(f"<{len(block.names)}d", block.values)
-    inputs: list[dict[str, Any]] = [dict(zip(block.names, row, strict=True)) for row in values]
-    for name, texts in block.texts.items():
-        for row, text in zip(inputs, texts, strict=True):
-            row[name] = text
-    contexts = _across(block.context, number)
-    return [_record({"inputs": of, "context": context}) for of, context in zip(inputs, contexts, strict=True)]
+def scores(block: Block) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(block.flags)}d", block.scores)
 
 
-def _across(columns: Mapping[str, Sequence[Any]], number: int) -> Sequence[Mapping[str, Any]]:
-    """Columns as one mapping a row."""
-    if not columns:
-        return [{}] * number
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def record(block: Block, place: int) -> bytes:
+    """The record of the row at a place, from 0, as in schema.RECORD_SCHEMA."""
+    width = len(block.names)
+    values = struct.unpack_from(f"<{width}d", block.values, 8 * width * place)
+    inputs: dict[str, Any] = dict(zip(block.names, values, strict=True))
+    inputs |= {name: texts[place] for name, texts in block.texts.items()}
+    context = {name: given[place] for name, given in block.context.items()}
+    return _record({"inputs": inputs, "context": context})
+
+
+_record = msgspec.json.Encoder().encode

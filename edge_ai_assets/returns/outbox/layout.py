@@ -1,14 +1,15 @@
 """The outbox's tables as SQL, and how a file of an earlier format becomes one of today's.
 
-A score is first written in a block of `journal`, with the others
-of its commit, and unfolded to a row of `scores` when the way home takes it up. Each is in one state: pending
-(no disposition yet) or one of the dispositions. What its rows mean is said in `schema`, who changes them in
-`outbox` and the modules that it is made of.
+A score is first written in a block of `journal`, with the others of its commit. When the way home takes it
+up, it becomes a narrow row of `scores`, and what its record holds goes into one of `sheets`. Each is in one
+state: pending (no disposition yet), one of the dispositions, or uploaded with its package. What the rows mean
+is said in `schema`, who changes them in `outbox` and the modules that it is made of.
 
-`tally` counts the scores by state, kept or not, so that the counts of a large outbox cost nothing: what is
-unfolded is added by the code that unfolds (a trigger would cost as much as the insert), what is pruned or
-expires by the code that removes it, every other change and deletion by a trigger, whoever does it: a row that
-somebody deletes by hand is missed. `packed` in it is no state but the scores in sealed packages so far.
+`tally` counts the scores by state, kept or not, so that the counts of a large outbox cost nothing. What is
+unfolded or uploaded is moved in it by the code that does it (a trigger would cost as much as the insert),
+what is pruned or expires is given back by the code that removes it. Every other change, and every deletion,
+is counted by a trigger, whoever does it: a row that somebody deletes by hand is missed. `packed` in it is no
+state but the scores in sealed packages so far.
 """
 
 # ruff: noqa: S608 (our own constants)
@@ -19,6 +20,14 @@ WAITING = "kind IS NOT NULL AND disposition IS NULL AND package IS NULL"
 UNCLASSIFIED = "kind IS NULL AND disposition IS NULL"
 DONE = "disposition IN ('withheld', 'uploaded', 'expired')"
 DEAD = "disposition = 'quarantined'"
+PACKED = "package IS NOT NULL AND disposition IS NULL"
+HELD = f"reason IS NOT NULL AND {PACKED}"
+"""What a package accounts for and holds back, until that is its disposition."""
+STATE = """
+coalesce(disposition, iif(
+    reason IS NULL AND (SELECT uploaded_at FROM packages WHERE number = package) IS NOT NULL,
+    'uploaded', 'pending'))"""
+"""A score is uploaded with its package: nothing is written to its row for that."""
 
 TABLES = f"""
 CREATE TABLE journal(
@@ -29,10 +38,13 @@ CREATE TABLE scores(
     predicted INTEGER NOT NULL, outside INTEGER NOT NULL, record BLOB NOT NULL,
     schema INTEGER NOT NULL, kind TEXT,
     disposition TEXT CHECK (disposition IN ('withheld', 'uploaded', 'quarantined', 'expired')),
-    reason TEXT, package INTEGER);
+    reason TEXT, package INTEGER, sheet INTEGER);
+CREATE TABLE sheets(
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, rows INTEGER NOT NULL, sheet BLOB NOT NULL);
 CREATE INDEX scores_unclassified ON scores(sequence) WHERE {UNCLASSIFIED};
 CREATE INDEX scores_waiting ON scores(kind, sequence) WHERE {WAITING};
-CREATE INDEX scores_packed ON scores(package, sequence) WHERE package IS NOT NULL AND disposition IS NULL;
+CREATE INDEX scores_packed ON scores(package, scored_at) WHERE {PACKED};
+CREATE INDEX scores_held ON scores(package, sequence) WHERE {HELD};
 CREATE INDEX scores_done ON scores(package, scored_at) WHERE {DONE};
 CREATE INDEX scores_dead ON scores(sequence) WHERE {DEAD};
 CREATE TABLE feedback(
@@ -67,7 +79,9 @@ CREATE TRIGGER scores_moved AFTER UPDATE OF disposition ON scores
     UPDATE tally SET rows = rows + 1 WHERE state = coalesce(NEW.disposition, 'pending');
 END;
 CREATE TRIGGER scores_removed AFTER DELETE ON scores BEGIN
-    UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition, 'pending');
+    UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition,
+        iif(OLD.reason IS NULL AND (SELECT uploaded_at FROM packages WHERE number = OLD.package) IS NOT NULL,
+            'uploaded', 'pending'));
 END;
 """
 
@@ -99,6 +113,25 @@ CREATE TABLE tombstones(
     first INTEGER NOT NULL, last INTEGER NOT NULL, rows INTEGER NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (package, state, kind, reason)) WITHOUT ROWID;
 INSERT INTO tally SELECT 'packed', coalesce(sum(rows), 0) FROM packages;
+""",
+    3: """
+ALTER TABLE scores ADD COLUMN sheet INTEGER;
+CREATE TABLE sheets(
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, rows INTEGER NOT NULL, sheet BLOB NOT NULL);
+DROP INDEX scores_packed;
+CREATE INDEX scores_packed ON scores(package, scored_at) WHERE package IS NOT NULL AND disposition IS NULL;
+CREATE INDEX scores_held ON scores(package, sequence)
+    WHERE reason IS NOT NULL AND package IS NOT NULL AND disposition IS NULL;
+DROP TRIGGER scores_removed;
+CREATE TRIGGER scores_removed AFTER DELETE ON scores BEGIN
+    UPDATE tally SET rows = rows - 1 WHERE state = coalesce(OLD.disposition,
+        iif(OLD.reason IS NULL AND (SELECT uploaded_at FROM packages WHERE number = OLD.package) IS NOT NULL,
+            'uploaded', 'pending'));
+END;
+UPDATE tally SET rows = rows - (SELECT count(*) FROM scores WHERE disposition IS NULL AND reason IS NULL
+    AND package IN (SELECT number FROM packages WHERE uploaded_at IS NOT NULL)) WHERE state = 'pending';
+UPDATE tally SET rows = rows + (SELECT count(*) FROM scores WHERE disposition IS NULL AND reason IS NULL
+    AND package IN (SELECT number FROM packages WHERE uploaded_at IS NOT NULL)) WHERE state = 'uploaded';
 """,
 }
 """What makes each earlier format the next one. Frozen: today's text, which may change, is not in it."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from edge_ai_assets.returns.outbox import store
 from edge_ai_assets.returns.outbox.departures import SEALED
-from edge_ai_assets.returns.outbox.layout import DONE, WAITING
+from edge_ai_assets.returns.outbox.layout import DONE, PACKED, WAITING
 from edge_ai_assets.returns.outbox.schema import KINDS, Expired, Pruned, Tombstone
 from edge_ai_assets.returns.outbox.store import GIVEN, Store
 
@@ -52,10 +52,13 @@ class Retention(Store):
         packages = self._db.execute(query.format(ACKNOWLEDGED)).fetchall()
         rows = feedback = 0
         for number, *_ in packages:
-            rows += self._prune_scores(f"package = {number}", before)
+            rows += self._prune_scores(f"{DONE} AND package = {number}", before)
+            rows += self._prune_scores(f"{PACKED} AND reason IS NULL AND package = {number}", before)
             feedback += self._prune_feedback(f"package = {number}", before)
         if packages:
-            rows += self._prune_scores(f"package IS NULL AND sequence <= {packages[-1][1]}", before)
+            rows += self._prune_scores(
+                f"{DONE} AND package IS NULL AND sequence <= {packages[-1][1]}", before
+            )
             feedback += self._prune_feedback("package IS NULL", before)
         if rows:
             self._forget_requests()
@@ -129,11 +132,13 @@ class Retention(Store):
         oldest = f"kind = ? AND sequence > ? AND {WAITING} AND {UNASKED} ORDER BY sequence LIMIT {_some()}"
         with self._transaction():
             size = self.size()
-            found = self._db.execute(f"SELECT sequence FROM scores WHERE {oldest}", (kind, after)).fetchall()
+            found = self._db.execute(
+                f"SELECT sequence, sheet FROM scores WHERE {oldest}", (kind, after)
+            ).fetchall()
             if found:
                 (package,) = self._db.execute(f"SELECT {SEALED} + 1").fetchone()
-                self._db.executemany("DELETE FROM scores WHERE sequence = ?", found)
-                self._bury(package, "expired", kind, reason, [sequence for (sequence,) in found], at)
+                self._delete(found)
+                self._bury(package, "expired", kind, reason, [sequence for sequence, _ in found], at)
             return len(found), size - self.size()
 
     def tombstones(self) -> list[Tombstone]:
@@ -149,26 +154,35 @@ class Retention(Store):
 
     def _prune_scores(self, where: str, before: int) -> int:
         pruned = 0
-        while gone := self._remove(f"{DONE} AND {where} AND scored_at < ? AND {UNASKED}", (before,), before):
+        while gone := self._remove(f"{where} AND scored_at < ? AND {UNASKED}", (before,), before):
             pruned += gone
             time.sleep(store.PAUSE_SECONDS)
         return pruned
 
     def _remove(self, where: str, values: tuple[int, ...], at: int) -> int:
         """Some of the scores that no package has to tell of any more, in one transaction; how many."""
-        columns = "disposition, coalesce(kind, ''), iif(disposition = 'withheld', reason, ''), sequence"
-        some = f"SELECT {columns} FROM scores WHERE {where} LIMIT"
+        columns = (
+            "coalesce(disposition, 'uploaded'), coalesce(kind, ''), iif(disposition = 'withheld', reason, '')"
+        )
+        some = f"SELECT {columns}, sequence, sheet FROM scores WHERE {where} LIMIT"
         if not self._db.execute(f"{some} 1", values).fetchone():
             return 0
         with self._transaction(redone=True):
             found = self._db.execute(f"{some} {_some()}", values).fetchall()
-            self._db.executemany("DELETE FROM scores WHERE sequence = ?", ((row[3],) for row in found))
+            self._delete([row[3:] for row in found])
             groups: dict[tuple[str, str, str], list[int]] = {}
-            for state, kind, reason, sequence in found:
+            for state, kind, reason, sequence, _ in found:
                 groups.setdefault((state, kind, reason or ""), []).append(sequence)
             for (state, kind, reason), sequences in groups.items():
                 self._bury(0, state, kind, reason, sequences, at)
         return len(found)
+
+    def _delete(self, rows: Sequence[tuple[int, int | None]]) -> None:
+        """Scores by sequence and sheet, and the sheets of which no score is left."""
+        self._db.executemany("DELETE FROM scores WHERE sequence = ?", ((sequence,) for sequence, _ in rows))
+        left = "EXISTS (SELECT 1 FROM scores WHERE sequence BETWEEN first AND last AND scores.sheet = first)"
+        touched = {(sheet,) for _, sheet in rows}
+        self._db.executemany(f"DELETE FROM sheets WHERE first = ? AND NOT {left}", touched)
 
     def _bury(self, package: int, state: str, kind: str, reason: str, sequences: list[int], at: int) -> None:
         """Count what was deleted in this transaction: the trigger took it from the tally."""

@@ -11,7 +11,7 @@ import msgspec
 
 from edge_ai_assets.returns.outbox.journal import BLOCK_SCHEMA
 
-FORMAT = 3
+FORMAT = 4
 """Of the file, in `PRAGMA user_version`."""
 RECORD_SCHEMA = 1
 """Version of the records: {"inputs": {name: value}, "context": {"_time": iso, "_run": text, "_row": n}}"""
@@ -102,7 +102,7 @@ class Feedback(msgspec.Struct, frozen=True):
 
 
 class ScoreRow(msgspec.Struct, frozen=True):
-    """One row of `scores`, as its columns stand."""
+    """One row of `scores`, with its record wherever that stands, and uploaded if its package is."""
 
     sequence: int
     scored_at: int

@@ -25,23 +25,22 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
 
 from edge_ai_assets.returns.egress import groups
 from edge_ai_assets.returns.egress.policy import SMALL_CELL, Policy
-from edge_ai_assets.returns.outbox.schema import ScoreRow
+from edge_ai_assets.returns.outbox.columns import Columns
 from edge_ai_assets.returns.package.parts import Aggregate
 
 
-class _Cell:
+class _Cell(NamedTuple):
     """How many of a window's scores are something, and how many of those that stay."""
 
-    def __init__(self) -> None:
-        self.all = self.stay = 0
-
-    def add(self, yes: bool, stays: bool) -> None:
-        self.all += yes
-        self.stay += yes and stays
+    all: int
+    stay: int
 
     def told(self, of: _Cell) -> int | None:
         """The count, unless it or what it leaves is small."""
@@ -49,19 +48,28 @@ class _Cell:
         return None if small else self.all
 
 
-class _Window:
-    def __init__(self) -> None:
-        self.rows, self.anomalies, self.outside = _Cell(), _Cell(), _Cell()
-        self.scores: list[float] | None = []
+class _Window(NamedTuple):
+    rows: _Cell = _Cell(0, 0)
+    anomalies: _Cell = _Cell(0, 0)
+    outside: _Cell = _Cell(0, 0)
+    scores: tuple[float, ...] = ()
+    """NaN where there is no number that may be told."""
+
+    def plus(self, other: _Window) -> _Window:
+        rows, anomalies, outside = (
+            _Cell(one.all + more.all, one.stay + more.stay)
+            for one, more in zip(self[:3], other[:3], strict=True)
+        )
+        return _Window(rows, anomalies, outside, self.scores + other.scores)
 
 
 def aggregates(
-    rows: Iterable[ScoreRow], policy: Policy, window_minutes: int, spoken: Collection[int] = ()
+    parts: Iterable[Columns], policy: Policy, window_minutes: int, spoken: Collection[int] = ()
 ) -> list[Aggregate]:
     """The windows of these scores that may leave, by release and start.
 
     Args:
-        rows: all that a package accounts for.
+        parts: all scores that a package accounts for.
         policy: says what may leave.
         window_minutes: how long a window is; they start at multiples of it since 1970, UTC.
         spoken: sequences of the scores whose feedback leaves in the package.
@@ -70,24 +78,35 @@ def aggregates(
         return []
     length = window_minutes * 60_000_000
     windows: defaultdict[tuple[str, int], _Window] = defaultdict(_Window)
-    scored = policy.listed("_score")
-    for row in rows:
-        window = windows[row.release, row.scored_at // length * length]
-        stays = not groups.leaves(row, policy.egress.kinds, spoken)
-        window.rows.add(True, stays)
-        window.anomalies.add(bool(row.predicted), stays)
-        window.outside.add(bool(row.outside), stays)
-        score = policy.number("_score", row.score) if scored else None
-        if score is None:
-            window.scores = None
-        elif window.scores is not None:
-            window.scores.append(score)
+    for scores in parts:
+        for start, window in _windows(scores, policy, length, spoken):
+            windows[scores.release, start] = windows[scores.release, start].plus(window)
     smallest = policy.egress.minimum_group_size
     return [
         _aggregate(release, start, window, policy)
         for (release, start), window in sorted(windows.items())
         if window.rows.all >= smallest
     ]
+
+
+def _windows(
+    scores: Columns, policy: Policy, length: int, spoken: Collection[int]
+) -> Iterator[tuple[int, _Window]]:
+    """The windows of some scores, by start; their length in µs."""
+    numbers = np.full(len(scores), np.nan)
+    if policy.listed("_score"):
+        numbers = policy.numbers("_score", scores.scores)
+    stay = ~groups.leaves(scores, policy.egress.kinds, spoken)
+    starts, places = np.unique(scores.times // length * length, return_inverse=True)
+
+    def cells(yes: np.ndarray) -> Iterator[_Cell]:
+        counts = (np.bincount(places[which], minlength=len(starts)).tolist() for which in (yes, yes & stay))
+        return map(_Cell, *counts)
+
+    ends = np.cumsum(np.bincount(places))[:-1]
+    sums = map(tuple, (part.tolist() for part in np.split(numbers[np.argsort(places, kind="stable")], ends)))
+    counted = (cells(yes) for yes in (np.ones(len(scores), bool), scores.predicted, scores.outside))
+    return zip(starts.tolist(), map(_Window, *counted, sums), strict=True)
 
 
 def _aggregate(release: str, start: int, window: _Window, policy: Policy) -> Aggregate:
@@ -99,8 +118,8 @@ def _aggregate(release: str, start: int, window: _Window, policy: Policy) -> Agg
         anomalies = window.anomalies.told(window.rows)
     if policy.outside_counts and not apart:
         outside = window.outside.told(window.rows)
-    total = math.fsum(window.scores) if window.scores and not apart else None
-    return Aggregate(release, start, window.rows.all, anomalies, outside, total)
+    total = None if apart else math.fsum(window.scores)
+    return Aggregate(release, start, window.rows.all, anomalies, outside, None if total != total else total)
 
 
 def _small(count: int, rows: int) -> bool:

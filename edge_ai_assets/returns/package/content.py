@@ -6,21 +6,25 @@ Nothing is written here. Which rows these are, and what becomes of the result, i
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, repeat
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from edge_ai_assets.returns.egress import groups
 from edge_ai_assets.returns.egress.groups import Group
 from edge_ai_assets.returns.egress.policy import Histogram, Policy, Withheld
-from edge_ai_assets.returns.outbox.schema import FeedbackRow, Record, ScoreRow, Value, decode
+from edge_ai_assets.returns.outbox.columns import Columns
+from edge_ai_assets.returns.outbox.schema import FeedbackRow, ScoreRow, Value
 from edge_ai_assets.returns.package import sketches
 from edge_ai_assets.returns.package.aggregates import aggregates
-from edge_ai_assets.returns.package.parts import Aggregate, Insight, Sketch, Word
+from edge_ai_assets.returns.package.insights import insights
+from edge_ai_assets.returns.package.parts import Aggregate, Sketch, Word
 from edge_ai_assets.scoring.contract import Contract
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 T = TypeVar("T", float, bool, str)
 Groups = defaultdict[tuple[str, str], Group]
@@ -37,7 +41,8 @@ class Content:
 
     def __init__(self, policy: Policy, contracts: Mapping[str, Contract]) -> None:
         self._policy, self._contracts = policy, contracts
-        self.insights: list[Insight] = []
+        self.insights: pa.Table = insights([])
+        """As in parts.INSIGHTS, in order of their sequences, with `fields` as a struct."""
         self.words: list[Word] = []
         self.histograms: list[Histogram] = []
         self.aggregates: list[Aggregate] = []
@@ -47,17 +52,21 @@ class Content:
         """Scores that cannot be read, by reason."""
         self.withheld_feedback: defaultdict[str, list[int]] = defaultdict(list)
         self.notes_dropped = 0
-        self._counted: list[ScoreRow] = []
+        self._counted: list[Columns] = []
 
     def __bool__(self) -> bool:
         """Whether anything leaves."""
-        parts = (self.insights, self.words, self.histograms, self.aggregates, self.sketches)
-        return any(parts)
+        return bool(self.packed or self.words or self.histograms or self.aggregates or self.sketches)
 
     @property
     def sequences(self) -> list[int]:
         """Of the scores that are packed or withheld."""
-        return [row.sequence for row in self._counted]
+        return [one for scores in self._counted for one in scores.sequences.tolist()]
+
+    @property
+    def packed(self) -> list[int]:
+        """Of the insights."""
+        return list(self.insights.column("sequence").to_numpy().tolist())
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -67,30 +76,29 @@ class Content:
             found.update({reason: len(numbers) for reason, numbers in held.items()})
         return dict(found)
 
-    def add_scores(self, rows: Sequence[ScoreRow], window_minutes: int) -> None:
+    def add_scores(self, parts: Iterable[Columns], window_minutes: int) -> None:
         """Apply the policy to the scores of a package, all at once and after its feedback: some of what
         leaves is of all of them, and must not tell of those that stay."""
         found_in: Groups = defaultdict(Group)
         watched = sorted(self._policy.counted | self._policy.sketched)
         spoken = {word.sequence for word in self.words}
-        for release, alike in groupby(self._read(rows), lambda pair: pair[0].release):
-            found = list(alike)
-            self._counted += (row for row, _ in found)
-            alone = [groups.leaves(row, self._policy.egress.kinds, spoken) for row, _ in found]
+        leave = []
+        for scores in parts:
+            self._counted.append(scores)
+            alone = groups.leaves(scores, self._policy.egress.kinds, spoken)
             for feature in watched:
-                values = [record.inputs.get(feature) for _, record in found]  # None where it is kept out
-                found_in[release, feature].add(
-                    self._policy.numbers(feature, values),
-                    alone if feature in self._policy.in_rows else repeat(False, len(found)),
-                )
-            for (row, _), leaves in zip(
-                found, self._policy.rows(found, self._contracts.get(release)), strict=True
-            ):
-                if isinstance(leaves, Withheld):
-                    self.withheld[leaves.reason].append(row.sequence)
-                else:
-                    self.insights.append(_insight(row, leaves))
-        releases = {row.release for row in self._counted}
+                if feature in scores.inputs:  # else it is kept out
+                    found_in[scores.release, feature].add(
+                        self._policy.numbers(feature, scores.inputs[feature]),
+                        alone if feature in self._policy.in_rows else np.zeros(len(scores), bool),
+                    )
+            values = self._policy.columns(scores, self._contracts.get(scores.release))
+            if isinstance(values, Withheld):
+                self.withheld[values.reason] += scores.sequences.tolist()
+            else:
+                leave.append((scores, values))
+        self.insights = insights(leave)
+        releases = {scores.release for scores in self._counted}
         references = {name: self._contracts[name].references for name in releases & self._contracts.keys()}
         self.histograms = self._policy.histograms(found_in, references)
         self.aggregates = aggregates(self._counted, self._policy, window_minutes, spoken)
@@ -118,14 +126,6 @@ class Content:
             self.words.append(_word(row, item, values))
             self.notes_dropped += item.note is not None and self.words[-1].note is None
 
-    def _read(self, rows: Iterable[ScoreRow]) -> Iterator[tuple[ScoreRow, Record]]:
-        """Those that can be read: a newer version may have classified others."""
-        for row in rows:
-            try:
-                yield row, decode(row)
-            except ValueError as error:
-                self.broken[str(error)].append(row.sequence)
-
 
 def _sketches(found: Groups, policy: Policy) -> Iterable[Sketch]:
     """Of the values as the policy lets them out, since a sketch holds some of them; no small group."""
@@ -133,18 +133,6 @@ def _sketches(found: Groups, policy: Policy) -> Iterable[Sketch]:
         told = group.told(policy.egress.minimum_group_size)
         if feature in policy.sketched and told:
             yield Sketch(release, feature, len(told), sketches.K, sketches.make(np.array(told)))
-
-
-def _insight(row: ScoreRow, values: dict[str, Value]) -> Insight:
-    return Insight(
-        sequence=row.sequence,
-        scored_at=row.scored_at,
-        release=row.release,
-        kind=str(row.kind),
-        score=_column(values, "_score", float),
-        predicted=_column(values, "_predicted", bool),
-        fields=values,
-    )
 
 
 def _word(row: ScoreRow, item: FeedbackRow, values: dict[str, Value]) -> Word:

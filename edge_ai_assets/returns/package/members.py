@@ -7,13 +7,15 @@ says, is `packages`'.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
-from edge_ai_assets.returns.outbox.schema import Value
+from edge_ai_assets.returns.egress.rules import listed
+from edge_ai_assets.returns.outbox.columns import Column
 from edge_ai_assets.returns.package import pages
 from edge_ai_assets.returns.package.parts import schemas
 
@@ -33,21 +35,58 @@ class MemberError(ValueError):
     """A member that cannot be used; the message says what is wrong, without the member's name."""
 
 
-def table(name: str, rows: Sequence[Any]) -> bytes:
-    """Rows of a table as Parquet; `fields` becomes a struct with one typed column for each of its names."""
+def columns(name: str, rows: Sequence[Any]) -> pa.Table:
+    """Rows of a table as columns; `fields` becomes a struct with one typed column for each of its names."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    columns: dict[str, pa.Array] = {}
+    made: dict[str, pa.Array] = {}
     for field in schemas()[name]:
         values = [getattr(row, field.name) for row in rows]
         if field.name != "fields":
-            columns[field.name] = pa.array(values, field.type)
-        elif fields := _columns(values):
-            columns["fields"] = pa.StructArray.from_arrays(list(fields.values()), list(fields))
+            made[field.name] = pa.array(values, field.type)
+            continue
+        names = sorted(set[str]().union(*values))
+        found = {name: column([[row.get(name) for row in values]]) for name in names}
+        if fields := {name: array for name, array in found.items() if array is not None}:
+            made["fields"] = struct(fields)
+    return pa.table(made)
+
+
+def column(parts: Sequence[Column]) -> pa.Array | None:
+    """The values of a field that leaves, of one part after the other; None if there is none."""
+    import pyarrow as pa
+
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if arrays and len(arrays) == len(parts):
+        found = np.concatenate(arrays)
+        missing = np.isnan(found)
+        return None if missing.all() else pa.array(found, mask=missing)
+    values = [value for part in parts for value in listed(part)]
+    kinds = set(map(type, values)) - {NoneType}
+    if not kinds:
+        return None
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds <= {int, float}:
+        return pa.array(values, pa.float64())
+    # The policy gives a field values of one kind. Should releases differ on that, it leaves as text.
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def struct(fields: Mapping[str, pa.Array]) -> pa.Array:
+    """Columns as one, in order of their names."""
+    import pyarrow as pa
+
+    names = sorted(fields)
+    return pa.StructArray.from_arrays([fields[name] for name in names], names)
+
+
+def parquet(made: pa.Table) -> bytes:
+    """A table as Parquet."""
+    import pyarrow.parquet as pq
+
     buffer = io.BytesIO()
-    counting = COUNTING & columns.keys()
-    made = pa.table(columns)
+    counting = COUNTING & set(made.column_names)
     pq.write_table(
         made,
         buffer,
@@ -62,7 +101,7 @@ def table(name: str, rows: Sequence[Any]) -> bytes:
 
 
 def read_table(name: str, data: bytes, rows: int, limit: int, *, texts: bool) -> pa.Table:
-    """What `table` made, with the columns of `schemas`.
+    """What `parquet` made, with the columns of `schemas`.
 
     Args:
         name: of the member.
@@ -142,26 +181,6 @@ def read_lines(data: bytes, rows: int, limit: int) -> list[bytes]:
     if (found := text.count(b"\n")) != rows or text[-1:] not in (b"", b"\n"):
         raise MemberError(f"has {found} whole lines, its manifest says otherwise")
     return text.split(b"\n")[:-1]
-
-
-def _columns(rows: Sequence[dict[str, Value]]) -> dict[str, pa.Array]:
-    """A column for each name that has a value in some row, in order of the names."""
-    import pyarrow as pa
-
-    found = {}
-    for name in sorted(set[str]().union(*rows)):
-        values = [row.get(name) for row in rows]
-        kinds = set(map(type, values)) - {NoneType}
-        if not kinds:
-            continue
-        if kinds == {bool}:
-            found[name] = pa.array(values, pa.bool_())
-        elif kinds <= {int, float}:
-            found[name] = pa.array(values, pa.float64())
-        else:
-            # The policy gives a field values of one kind. Should releases differ on that, it leaves as text.
-            found[name] = pa.array([None if v is None else str(v) for v in values], pa.string())
-    return found
 
 
 def _fits(found: pa.Schema, schema: pa.Schema, *, texts: bool) -> bool:

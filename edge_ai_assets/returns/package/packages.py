@@ -45,6 +45,7 @@ from edge_ai_assets.returns.package.parts import (
 )
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 __all__ = [
@@ -90,7 +91,7 @@ def build(
     created_at: int,
     first: int,
     last: int,
-    insights: Sequence[Insight] = (),
+    insights: Sequence[Insight] | pa.Table = (),
     feedback: Sequence[Word] = (),
     histograms: Sequence[Histogram] = (),
     aggregates: Sequence[Aggregate] = (),
@@ -107,14 +108,21 @@ def build(
     """The bytes of a package of today's format, signed with the site's private key.
 
     The same arguments give the same bytes. They are the manifest's and the members' parts; `lineage_last` is
-    the number of the last event in `lineage`, whose numbers have no gaps.
+    the number of the last event in `lineage`, whose numbers have no gaps. Insights may be a table already.
     """
-    tables = (insights, feedback, histograms, aggregates, sketches)
-    contents: dict[str, Sequence[Any]] = {n: rows for n, rows in zip(TABLES, tables, strict=True) if rows}
-    releases = {item.release for rows in contents.values() for item in rows}
-    parts = {name: members.table(name, rows) for name, rows in contents.items()}
+    given = (insights, feedback, histograms, aggregates, sketches)
+    tables = {
+        name: members.columns(name, rows) if isinstance(rows, Sequence) else rows
+        for name, rows in zip(TABLES, given, strict=True)
+        if len(rows)
+    }
+    releases = {
+        release for table in tables.values() for release in table.column("release").unique().to_pylist()
+    }
+    rows = {name: table.num_rows for name, table in tables.items()}
+    parts = {name: members.parquet(table) for name, table in tables.items()}
     if lineage:
-        contents[LINEAGE], parts[LINEAGE] = lineage, members.lines(lineage)
+        rows[LINEAGE], parts[LINEAGE] = len(lineage), members.lines(lineage)
     manifest = Manifest(
         site=site,
         number=number,
@@ -125,7 +133,7 @@ def build(
         last=last,
         releases=tuple(sorted(releases)),
         members={
-            name: Member(sha256=hashlib.sha256(data).hexdigest(), size=len(data), rows=len(contents[name]))
+            name: Member(sha256=hashlib.sha256(data).hexdigest(), size=len(data), rows=rows[name])
             for name, data in parts.items()
         },
         complete=complete,

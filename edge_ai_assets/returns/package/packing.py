@@ -156,7 +156,7 @@ def pack(
             name=name_of(site, number),
             digest=hashlib.sha256(data).hexdigest(),
             previous=previous,
-            rows=len(content.insights),
+            rows=len(content.packed),
             feedback=len(content.words),
             bytes=len(data),
             created_at=at,
@@ -168,7 +168,7 @@ def pack(
             file.write(data)
         outbox.seal(
             package,
-            [item.sequence for item in content.insights],
+            content.packed,
             [item.id for item in content.words],
             content.withheld,
             content.withheld_feedback,
@@ -204,7 +204,7 @@ def _make_room(outbox: Outbox, site: str, spool_bytes: int | None) -> None:
 def _counts(outbox: Outbox, content: Content) -> Tally:
     """The outbox's tally as it will be when the package is sealed."""
     now = outbox.tally()
-    packed = len(content.insights)
+    packed = len(content.packed)
     withheld = len(content.sequences) - packed
     return msgspec.structs.replace(
         now,

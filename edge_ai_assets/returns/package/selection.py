@@ -5,16 +5,16 @@ Nothing is written here. What of it may leave is decided in `content`.
 
 from __future__ import annotations
 
+from edge_ai_assets.returns.outbox import columns
+from edge_ai_assets.returns.outbox.kept import Part
 from edge_ai_assets.returns.outbox.outbox import Outbox
-from edge_ai_assets.returns.outbox.schema import KINDS, ScoreRow
+from edge_ai_assets.returns.outbox.schema import KINDS
 from edge_ai_assets.returns.package.content import Content
 from edge_ai_assets.returns.package.parts import EventMark, EventSource
 
 MAX_PACKED = 32 * 1024 * 1024
 """Bytes of records that one package accounts for, or one record if it has more: what packing holds in memory
 is some ten times that, and the file is far smaller."""
-PROBE = 100
-"""Rows that tell how large the others may be expected to be."""
 EVENTS = 10_000
 """Most lineage events in one package; each has at most lineage.MAX_LINE bytes."""
 
@@ -37,13 +37,14 @@ def take(
         room -= len(row.record) if row else 0
         if room < 0:
             return True
-    rows: list[ScoreRow] = []
+    parts: list[Part] = []
     for kind in reversed(KINDS):
-        found = _rows(outbox, kind, min(limit - len(rows), bounds.get(kind, limit)), room)
-        rows += found
-        room -= sum(len(row.record) for row in found)
-    content.add_scores(sorted(rows, key=lambda row: row.sequence), window_minutes)
-    return bool(feedback or rows)
+        found = _parts(outbox, kind, min(limit, bounds.get(kind, limit)), room)
+        parts += found
+        limit -= sum(len(part.sequences) for part in found)
+        room -= sum(sum(part.sizes()) for part in found)
+    content.add_scores(columns.of_parts(parts, content.broken), window_minutes)
+    return bool(feedback or parts)
 
 
 def lineage(events: EventSource, mark: EventMark) -> tuple[list[bytes], EventMark]:
@@ -60,17 +61,20 @@ def lineage(events: EventSource, mark: EventMark) -> tuple[list[bytes], EventMar
     return lines, end
 
 
-def _rows(outbox: Outbox, kind: str, limit: int, room: int) -> list[ScoreRow]:
-    """The oldest rows of a kind whose records have so many bytes in all; the first in any case if there is
+def _parts(outbox: Outbox, kind: str, limit: int, room: int) -> list[Part]:
+    """The oldest scores of a kind whose records have so many bytes in all; the first in any case if there is
     room at all."""
+    found: list[Part] = []
     if limit < 1 or room <= 0:
-        return []
-    rows = outbox.waiting(min(limit, PROBE), (kind,))
-    if len(rows) == PROBE:
-        average = sum(len(row.record) for row in rows) // PROBE
-        rows = outbox.waiting(min(limit, PROBE + room // (average + 1)), (kind,))
-    for place, row in enumerate(rows):
-        room -= len(row.record)
-        if room <= 0:
-            return rows[: place + 1]
-    return rows
+        return found
+    for part in outbox.parts(kind):
+        taken = 0
+        for size in part.sizes()[:limit]:
+            taken, room = taken + 1, room - size
+            if room <= 0:
+                break
+        limit -= taken
+        found.append(part.first(taken))
+        if limit < 1 or room <= 0:
+            break
+    return found

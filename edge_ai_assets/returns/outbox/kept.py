@@ -1,0 +1,104 @@
+"""Unfolded scores as they are read: their rows, with the records that stand in sheets.
+
+Which of them are asked for, and what becomes of them, is the matter of those that the outbox is made of.
+"""
+
+# ruff: noqa: S608 (the SQL is put together from this module's own constants)
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from edge_ai_assets.returns.outbox import journal, sheets
+from edge_ai_assets.returns.outbox.layout import STATE, WAITING
+from edge_ai_assets.returns.outbox.schema import RECORD_SCHEMA, ScoreRow
+from edge_ai_assets.returns.outbox.store import GIVEN, Store
+
+PAGE = 1_000
+COLUMNS = ", ".join(
+    f"nullif({STATE}, 'pending')" if name == "disposition" else name for name in ScoreRow.__struct_fields__
+)
+
+
+class Part(NamedTuple):
+    """Scores of one kind, in order: some of a sheet, or some with records of their own."""
+
+    kind: str
+    sequences: list[int]
+    release: str
+    """Of the sheet."""
+    sheet: bytes
+    of: int
+    """Rows of the sheet."""
+    rows: list[ScoreRow]
+    """With records of their own: a version before this one unfolded them, or they were read again."""
+
+    def sizes(self) -> list[int]:
+        """Bytes of what is known of each score; of a sheet, of each as much."""
+        if self.rows:
+            return [len(row.record) for row in self.rows]
+        return [len(self.sheet) // self.of] * len(self.sequences)
+
+    def first(self, number: int) -> Part:
+        return self._replace(sequences=self.sequences[:number], rows=self.rows[:number])
+
+
+class Kept(Store):
+    """Rows of `scores`."""
+
+    def parts(self, kind: str) -> Iterator[Part]:
+        """The classified scores of a kind that are neither disposed of nor packed, the oldest first.
+
+        Nothing may be disposed of or packed while they are read.
+        """
+        held = f"iif(schema = {RECORD_SCHEMA} AND record = x'', sheet, NULL)"
+        query = f"SELECT sequence, {held} FROM scores WHERE kind = ? AND {WAITING} AND sequence > ?"
+        after = 0
+        while found := self._db.execute(f"{query} ORDER BY sequence LIMIT {PAGE}", (kind, after)).fetchall():
+            for sheet, alike in groupby(found, itemgetter(1)):
+                sequences = [sequence for sequence, _ in alike]
+                yield self._part(kind, sequences) if sheet is None else self._cut(kind, sequences, sheet)
+            after = found[-1][0]
+
+    def _part(self, kind: str, sequences: list[int]) -> Part:
+        keys = msgspec.json.encode(sequences).decode()
+        rows = self._scores(f"sequence IN {GIVEN} ORDER BY sequence", keys)
+        return Part(kind, sequences, "", b"", 0, rows)
+
+    def _cut(self, kind: str, sequences: list[int], first: int) -> Part:
+        release = "(SELECT release FROM scores WHERE sequence = ?)"
+        query = f"SELECT {release}, sheet, rows FROM sheets WHERE first = ?"
+        found, sheet, rows = self._db.execute(query, (sequences[0], first)).fetchone()
+        return Part(kind, sequences, found, sheet, rows, [])
+
+    def _scores(self, where: str, *values: Any) -> list[ScoreRow]:
+        """Rows with their records."""
+        return self._with_records(f"SELECT {COLUMNS}, sheet FROM scores WHERE {where}", values)
+
+    def _with_records(self, query: str, values: Sequence[Any]) -> list[ScoreRow]:
+        """A query's rows, of the columns of a ScoreRow and the sheet, each with its record."""
+        with nullcontext() if self._db.in_transaction else self._snapshot():
+            found = self._db.execute(query, values).fetchall()
+            held = {sheet: self._records(sheet) for sheet in {row[-1] for row in found} - {None}}
+        return [ScoreRow(*_own(row, held)) for row in found]
+
+    def _records(self, first: int) -> tuple[sheets.Sheet, dict[int, int]] | None:
+        """A sheet and where in it each sequence stands; None if it is damaged."""
+        (data,) = self._db.execute("SELECT sheet FROM sheets WHERE first = ?", (first,)).fetchone()
+        try:
+            sheet = sheets.opened(data)
+        except ValueError:
+            return None
+        return sheet, {sequence: place for place, sequence in enumerate(sheets.sequences(sheet))}
+
+
+def _own(row: tuple[Any, ...], held: dict[int, Any]) -> Iterable[Any]:
+    *own, sheet = row
+    if not own[6] and sheet is not None and (found := held[sheet]):
+        own[6] = journal.record(found[0], found[1][row[0]])
+    return own

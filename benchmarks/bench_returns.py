@@ -4,14 +4,16 @@
   `bench_outbox`, which has more of it.
 - Bytes: package files against gzipped JSON lines of the very same values, as in `bench_packages`.
 - Draining: rows from blocks, their kind, sealed packages, over `FolderUplink` with its ledger, against what
-  comes in: requests of one row each, durable, and blocks of 1,000.
+  comes in: requests of one row each, durable, groups of 32 of them, and blocks of 1,000.
+- Holding up: how long requests of one row take while the outbox that they go to drains, and while not.
 - Receiving what came, in few large packages and in many small ones.
 - Memory of a process that opens an outbox with 10 MB and with EDGE_AI_BACKLOG_MB (1,000) to drain, and
   begins.
 - A satellite: 600 ms round trip, 2 % of the packets lost each way, EDGE_AI_LINK_MBITS (10), real TCP between
   a network namespace and this machine (`returns.satellite`: it needs root and iproute2), with Azurite as the
-  other side. What a cut may cost, 1 MiB by default, bounds what is under way, and so the goodput: bytes of
-  the package by time, from the first connection on, by what the link carries.
+  other side. Goodput is bytes of the packages by time, from the first connection to the last blob: by the
+  bits of the link, and by those of them that can be packages' (`CARRIES`). A cut is made at random moments:
+  what TCP then sent for the first time, compared with what it sends without a cut, was sent again.
 
 Why: a ship that was away for months comes home over the worst of links, while it goes on scoring.
 """
@@ -20,7 +22,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -41,7 +45,7 @@ from edge_ai_assets.returns.egress.ledger import Ledger
 from edge_ai_assets.returns.egress.policy import Policy
 from edge_ai_assets.returns.inbox import inbox
 from edge_ai_assets.returns.outbox import insights
-from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
 from edge_ai_assets.returns.package.packing import pack
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.returns.road.uplink import FolderUplink, upload
@@ -52,16 +56,21 @@ MBITS = float(os.environ.get("EDGE_AI_LINK_MBITS", "10"))
 AT = 1_760_000_000_000_000
 DRAINED = 20_000
 """Rows a round."""
+GROUP = 32
 SMALL = 500
 """Rows of a small package."""
 KIBIBYTE, MEBIBYTE = 1 << 10, 1 << 20
 WAYS = {
-    "1_MiB_under_way_reno": ("reno", 1, 2 * MEBIBYTE, MEBIBYTE),
-    "1_MiB_under_way_bbr": ("bbr", 1, 32 * MEBIBYTE, MEBIBYTE),
-    "8_MiB_under_way_bbr": ("bbr", 1, 96 * MEBIBYTE, 8 * MEBIBYTE),
-    "60_KiB_packages_bbr": ("bbr", 10, 60 * KIBIBYTE, MEBIBYTE),
+    "reno": ("reno", 24, 2 * MEBIBYTE),
+    "bbr": ("bbr", 72, 2 * MEBIBYTE),
+    "one_package_bbr": ("bbr", 1, 48 * MEBIBYTE),
+    "60_KiB_packages_bbr": ("bbr", 200, 60 * KIBIBYTE),
 }
-"""Congestion control, packages, bytes of each, bytes under way at once."""
+"""Congestion control, packages, bytes of each."""
+CUT = ("bbr", 6, 2 * MEBIBYTE)
+CUTS, CUT_SECONDS = 3, 30
+CARRIES = 0.98 * 1448 / 1500
+"""Of a link's bits: what is not lost, and no header of TCP and IP with their options."""
 
 
 def main() -> None:
@@ -70,6 +79,7 @@ def main() -> None:
     with scratch() as folder:
         appending(folder, figures, ratios)
         draining(folder, figures, ratios)
+        holding_up(folder, figures, ratios)
         receiving(folder, figures)
         remembering(folder, figures, ratios)
     try:
@@ -126,6 +136,7 @@ def draining(folder: Path, figures: dict[str, float], ratios: dict[str, float]) 
                 {
                     "drain": drain,
                     "single": bench_outbox.repeated(400, partial(bench_outbox.append, fresh, 1)),
+                    "groups": bench_outbox.repeated(200, partial(group, fresh)),
                     "blocks": bench_outbox.repeated(100, partial(bench_outbox.append, fresh, 1_000)),
                 }
             )
@@ -133,11 +144,12 @@ def draining(folder: Path, figures: dict[str, float], ratios: dict[str, float]) 
         rates = {
             "drain": DRAINED / seconds["drain"],
             "ingest_single": 400 / seconds["single"],
+            "ingest_groups_of_32": 200 * GROUP / seconds["groups"],
             "ingest_blocks_of_1000": 100_000 / seconds["blocks"],
         }
         figures.update({f"{name}_rows_per_second": rate for name, rate in rates.items()})
-        ratios["drain_to_ingest_single"] = rates["drain"] / rates["ingest_single"]
-        ratios["drain_to_ingest_blocks_of_1000"] = rates["drain"] / rates["ingest_blocks_of_1000"]
+        for way in ("single", "groups_of_32", "blocks_of_1000"):
+            ratios[f"drain_to_ingest_{way}"] = rates["drain"] / rates[f"ingest_{way}"]
         sealed = sorted((folder / "uplink" / site.SITE).glob("*.zip"))
         values = list(site.sent_values(outbox, policy))
         site.write_lines(values, folder / "plain.gz")
@@ -145,6 +157,50 @@ def draining(folder: Path, figures: dict[str, float], ratios: dict[str, float]) 
         for name, size in zip(("package", "jsonl_gz"), sizes, strict=True):
             figures[f"{name}_bytes_per_million"] = size * 1_000_000 // len(values)
         ratios["package_to_jsonl_gz_bytes"] = sizes[0] / sizes[1]
+
+
+def group(outbox: Outbox) -> None:
+    """Requests that came while the one before them was written: one commit, a batch each."""
+    made = Batch(None, bench_outbox.RELEASE, AT, [bench_outbox.block(1)])
+    outbox.append([made] * GROUP)
+
+
+def holding_up(folder: Path, figures: dict[str, float], ratios: dict[str, float]) -> None:
+    """In turns: beside a drain, and as long beside nothing."""
+    policy, ledger = Policy(site.USECASE, bytes(32)), Ledger(folder / "beside.jsonl")
+    road, spool = FolderUplink(folder / "beside", site.SITE, Link(folder)), folder / "beside-spool"
+    made = list(site.scores())
+    waits: defaultdict[str, list[float]] = defaultdict(list)
+    with Outbox(folder / "beside.db") as outbox:
+        for _ in range(ROUNDS):
+            outbox.append(made)
+            with beside(folder / "beside.db", waits["drain"]):
+                start = time.perf_counter()
+                while outbox.counts().pending > DRAINED:
+                    insights.derive(outbox, limit=DRAINED)
+                    pack(outbox, site.SITE, policy, site.CONTRACTS, site.KEY, spool, at=AT, limit=DRAINED)
+                    upload(outbox, spool, road, ledger)
+                took = time.perf_counter() - start
+            with beside(folder / "beside.db", waits["nothing"]):
+                time.sleep(took)
+    for name, seconds in waits.items():
+        figures[f"append_p99_beside_{name}_ms"] = 1_000 * statistics.median(seconds)
+    ratios["append_p99_beside_drain_to_nothing"] = statistics.median(waits["drain"]) / statistics.median(
+        waits["nothing"]
+    )
+
+
+@contextmanager
+def beside(path: Path, waits: list[float]) -> Iterator[None]:
+    """Requests of one row, from another process, while it is open; adds the 99th percentile of seconds."""
+    command = [sys.executable, "-W", "ignore", str(HERE / "returns/appender.py"), str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        yield
+        told, _ = process.communicate()
+    waits.append(json.loads(told)["p99"])
 
 
 def receiving(folder: Path, figures: dict[str, float]) -> None:
@@ -198,13 +254,28 @@ def remembering(folder: Path, figures: dict[str, float], ratios: dict[str, float
 
 
 def sending(figures: dict[str, float], ratios: dict[str, float]) -> None:
-    with satellite.satellite(satellite.Sky(bits_per_second=MBITS * 1e6)), shore() as (endpoint, key):
-        for name, (congestion, packages, size, under_way) in WAYS.items():
-            numbers = [str(number) for number in (packages, size, under_way)]
-            script = HERE / "returns/sender.py"
+    sky = satellite.Sky(bits_per_second=MBITS * 1e6)
+    with satellite.satellite(sky) as meter, shore() as (endpoint, key):
+
+        def sent(congestion: str, packages: int, size: int) -> tuple[float, int]:
+            """Seconds, and bytes that TCP sent for the first time."""
+            script, before = HERE / "returns/sender.py", meter.first
+            numbers = [str(number) for number in (packages, size)]
             seconds = float(satellite.run(script, [endpoint, key, congestion, *numbers]))
+            return seconds, meter.first - before
+
+        for name, (congestion, packages, size) in WAYS.items():
+            seconds, _ = sent(congestion, packages, size)
             figures[f"send_{name}_seconds"] = seconds
-            ratios[f"goodput_to_link_{name}"] = 8 * packages * size / seconds / (MBITS * 1e6)
+            ratios[f"goodput_to_link_{name}"] = goodput = 8 * packages * size / seconds / (MBITS * 1e6)
+            ratios[f"goodput_to_what_it_carries_{name}"] = goodput / CARRIES
+        seconds, whole = sent(*CUT)
+        resent = []
+        for moment in random.Random(1).sample(range(3, int(seconds)), CUTS):  # noqa: S311
+            with satellite.cut(meter, moment, CUT_SECONDS):
+                resent.append(sent(*CUT)[1] - whole)
+        figures["resent_after_a_cut_most_KiB"] = max(resent) / KIBIBYTE
+        figures["resent_after_a_cut_least_KiB"] = min(resent) / KIBIBYTE
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 What `tc netem` does in the kernel, where the kernel has it; here it is done outside, so any kernel with TUN
 will do, and TCP is the kernel's own. One end is a network namespace, the other this machine. It needs root.
+It also counts what left the site, and can be cut.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ import os
 import random
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 
 SITE_END, AZURE_END = "10.77.31.1", "10.77.31.2"
 NAMESPACE = f"ship{os.getpid()}"
 DEVICES = (f"ship{os.getpid()}", f"shore{os.getpid()}")
 TUNSETIFF, TUN_WITHOUT_HEADER, PR_SET_PDEATHSIG = 0x400454CA, 0x1001, 1
+SYN = 2
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,55 @@ class Sky:
     """Packets that would wait longer for their turn are dropped: a queue of one round trip."""
 
 
+class Meter:
+    """What left the site, and whether the link is cut; shared with the process between the ends."""
+
+    def __init__(self) -> None:
+        self._shared = RawArray(ctypes.c_uint64, 3)
+        self._ends: dict[int, int] = {}
+
+    @property
+    def cut(self) -> bool:
+        """Nothing comes through, though it leaves."""
+        return bool(self._shared[0])
+
+    @cut.setter
+    def cut(self, cut: bool) -> None:
+        self._shared[0] = cut
+
+    @property
+    def first(self) -> int:
+        """Bytes that TCP sent for the first time."""
+        return int(self._shared[1])
+
+    @property
+    def again(self) -> int:
+        """Bytes that TCP sent again, since they were lost."""
+        return int(self._shared[2])
+
+    def count(self, packet: bytes) -> None:
+        """An IPv4 packet that leaves the site (RFC 791, RFC 9293)."""
+        tcp = packet[(packet[0] & 15) * 4 :]
+        if packet[9] != socket.IPPROTO_TCP:
+            return
+        port, _, begin = struct.unpack_from("!HHI", tcp)
+        size = len(tcp) - (tcp[12] >> 4) * 4
+        if tcp[13] & SYN:
+            self._ends[port] = begin + 1
+        new = (begin + size - self._ends.get(port, begin)) % (1 << 32)
+        new = min(new, size) if new < 1 << 31 else 0
+        if new:
+            self._ends[port] = begin + size
+        self._shared[1] += new
+        self._shared[2] += size - new
+
+
 class Unavailable(RuntimeError):
     """No such link can be made here; the message says why."""
 
 
 @contextlib.contextmanager
-def satellite(sky: Sky) -> Iterator[None]:
+def satellite(sky: Sky) -> Iterator[Meter]:
     """A link is up: `run` starts programs at its site's end, AZURE_END is an address of this machine."""
     try:
         ends = [_tun(name) for name in DEVICES]
@@ -59,10 +107,11 @@ def satellite(sky: Sky) -> Iterator[None]:
         _ip("-n", NAMESPACE, "link", "set", DEVICES[0], "up")
         _ip("addr", "add", f"{AZURE_END}/30", "dev", DEVICES[1])
         _ip("link", "set", DEVICES[1], "up")
-        between = get_context("fork").Process(target=_carry, args=(ends, sky), daemon=True)
+        meter = Meter()
+        between = get_context("fork").Process(target=_carry, args=(ends, sky, meter), daemon=True)
         between.start()
         try:
-            yield
+            yield meter
         finally:
             between.kill()
             between.join()
@@ -70,6 +119,22 @@ def satellite(sky: Sky) -> Iterator[None]:
         _ip("netns", "del", NAMESPACE)
         for end in ends:
             os.close(end)
+
+
+@contextlib.contextmanager
+def cut(meter: Meter, after: float, seconds: float) -> Iterator[None]:
+    """The link is cut once, after so many seconds, for so many."""
+
+    def cutting() -> None:
+        time.sleep(after)
+        meter.cut = True
+        time.sleep(seconds)
+        meter.cut = False
+
+    thread = threading.Thread(target=cutting)
+    thread.start()
+    yield
+    thread.join()
 
 
 def run(script: Path, arguments: Sequence[str]) -> str:
@@ -99,10 +164,11 @@ def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> s
     return done.stdout
 
 
-def _carry(ends: Sequence[int], sky: Sky) -> None:
+def _carry(ends: Sequence[int], sky: Sky, meter: Meter) -> None:
     """Each packet that comes at one end: lost, or paced, delayed and put out at the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.nice(-20)  # a link does not wait for a busy machine
     chance = random.Random(1)  # noqa: S311 (it need not be secret)
     waiting: list[tuple[float, int, int, bytes]] = []
     free = dict.fromkeys(ends, 0.0)
@@ -116,9 +182,13 @@ def _carry(ends: Sequence[int], sky: Sky) -> None:
                 while packet := os.read(end, 65_536):
                     now = time.monotonic()
                     begins = max(now, free[end])
-                    if chance.random() < sky.loss or begins - now > sky.queue_seconds:
+                    if end == ends[0]:
+                        meter.count(packet)
+                    if begins - now > sky.queue_seconds:
                         continue
                     free[end] = begins + 8 * len(packet) / sky.bits_per_second
+                    if meter.cut or chance.random() < sky.loss:  # in the air: its turn is used up
+                        continue
                     count += 1
                     heapq.heappush(waiting, (free[end] + sky.one_way_seconds, count, other[end], packet))
         now = time.monotonic()

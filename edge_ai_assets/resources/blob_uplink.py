@@ -1,44 +1,51 @@
 """The uplink to Azure Blob Storage: a package is a block blob `<site>/<name>` that is created once.
 
 A package is sent in blocks that wait on the other side until all are there: what a cut leaves is found again
-by their names. The last step makes the blob, unless somebody else has made it. What is no larger than a block
-makes the blob in one request.
+by their names. The last step makes the blob, unless somebody else has made it. A small package makes the
+blob in one request.
 
-Several blocks are under way at once, since a long link is idle while one waits for its answer; how many
-follows how fast they come through.
+Many blocks are under way at once, of several packages, since a long link is idle while one waits for its
+answer. They are small: one that lost a packet comes through later, and only what came through whole is kept
+after a cut.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_ai_assets.resources.account import Account, missing
 from edge_ai_assets.resources.blob_content import DIGEST, digest_there, properties
 from edge_ai_assets.resources.transport import transport
+from edge_ai_assets.resources.under_way import SLOW_SECONDS, Paced, UnderWay
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.link import LinkDown
-from edge_ai_assets.returns.road.pace import SLICE, UNBOUNDED, Pace
+from edge_ai_assets.returns.road.pace import UNBOUNDED, Pace
 from edge_ai_assets.returns.road.roads import Leaving, UplinkError
 from edge_ai_assets.returns.road.uplink import digest_of
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient
 
-FIRST, MOST = 8, 16
+FIRST, MOST = 48, 104
 """Blocks under way at the start, and at most."""
+COST = 85
+"""Of those a cut costs so many: the others have come through a long link, their answers are on the way."""
 UNDER_WAY = 1024 * 1024
-"""Bytes of them together. What of them had not come through is sent again after a cut; on the other hand no
-more than these leave in a round trip and the time to mend a loss."""
-SLOW_SECONDS = 5.0
-"""A block that takes longer had too many others beside it."""
+"""Bytes of the blocks that a cut costs."""
+TOGETHER = 16
+"""Packages under way at once: while one waits for its last block, or for being made of them, others go on."""
+ONE_REQUEST = 64 * 1024
+"""Bytes of a package that is sent in one request."""
+RANGE = 8
+"""Blocks that leave with one word: the ledger writes a line for it, durably."""
 SLOWEST = 10_000
 """Bytes per second below which a link counts as down: what the system holds ready to send gets so much longer
 to be answered."""
@@ -52,25 +59,26 @@ class BlobUplink:
         container: its name; it must exist.
         site: the site's name, the folder of its packages there.
         pace: bounds the bandwidth.
-        under_way: most bytes that are on their way at once, and that a cut may cost. A long link needs
-            several times what it carries in a round trip.
+        under_way: most bytes that have left and not come through, and that a cut costs, over a long link. One
+            that loses packets needs half as much again as it carries in a round trip.
     """
 
     answers = True
+    together = TOGETHER
 
     def __init__(
         self, account: Account, container: str, site: str, pace: Pace = UNBOUNDED, under_way: int = UNDER_WAY
     ) -> None:
         self.site = site
-        self.block = max(1, under_way // MOST)
+        self.block = max(1, under_way // COST)
         """Bytes."""
         self._account, self._pace, self._turn = account, pace, threading.Lock()
-        # What a request with all the blocks beside it may take, see `_guarded`.
-        patience = account.read_seconds + under_way / SLOWEST
-        way = transport(MOST, patience, **account.connecting())
+        # See `_through`.
+        patience = account.read_seconds + MOST * self.block / SLOWEST
+        way = transport(MOST + TOGETHER, patience, **account.connecting())
         self._client = account.container(container, transport=way)
-        self._at_once = blocks_at_first(self.block, pace)
-        """Blocks under way: one more with each that comes through, one less with each that was slow."""
+        first = blocks_at_first(self.block, pace) * self.block
+        self._under_way = UnderWay(first, MOST * self.block, self.block)
 
     @property
     def destination(self) -> str:
@@ -81,7 +89,7 @@ class BlobUplink:
             raise UplinkError(f"{path} is {found}, {digest} was sealed: check it against its outbox")
         blob, size = self._blob(name), path.stat().st_size
         with self._account.talking(f"sending {name}", UplinkError):
-            if size <= self.block:
+            if size <= ONE_REQUEST:
                 sent, made = self._put(blob, path, digest, leaving)
             elif (waiting := _waiting(blob)) is None:
                 sent, made = 0, False
@@ -121,13 +129,13 @@ class BlobUplink:
 
         data = path.read_bytes()
         leaving(0, len(data))
+        self._under_way.begin(len(data))
+
+        def put(content: Paced, **options: Any) -> None:
+            blob.upload_blob(content, length=len(data), metadata={DIGEST: digest}, **options)
+
         try:
-            blob.upload_blob(
-                self._paced(data, threading.Event()),
-                length=len(data),
-                metadata={DIGEST: digest},
-                **self._guarded(data, 0),
-            )
+            self._through(put, data, threading.Event())
         except ResourceExistsError:
             return len(data), False
         return len(data), True
@@ -136,25 +144,45 @@ class BlobUplink:
         self, blob: BlobClient, path: Path, digest: str, waiting: dict[str, int], leaving: Leaving
     ) -> int:
         """Send the blocks that do not wait there yet; the bytes sent."""
-        size, sent = path.stat().st_size, 0
-        under_way: dict[Future[Any], float] = {}
+        size = path.stat().st_size
+        missing = {
+            first: length
+            for first in range(0, size, self.block)
+            if waiting.get(block_id(first, digest, self.block)) != (length := min(self.block, size - first))
+        }
+        under_way: list[Future[None]] = []
+        told = 0
         with path.open("rb") as file, ThreadPoolExecutor(MOST) as workers, self._ending() as ended:
-            for first in range(0, size, self.block):
-                length, name = min(self.block, size - first), block_id(first, digest, self.block)
-                if waiting.get(name) == length:
-                    continue
-                while len(under_way) >= self._at_once:
-                    self._one_through(under_way)
+            for first, length in missing.items():
+                if first >= told:
+                    told = first
+                    while told in missing and told < first + RANGE * self.block:
+                        told += missing[told]
+                    leaving(first, told)
                 file.seek(first)
                 data = file.read(length)
-                leaving(first, first + length)
-                paced, options = self._paced(data, ended), self._guarded(data, len(under_way))
-                sending = workers.submit(blob.stage_block, name, paced, length, **options)
-                under_way[sending] = time.monotonic()
-                sent += length
-            while under_way:
-                self._one_through(under_way)
-        return sent
+                self._under_way.begin(length)
+                stage = partial(blob.stage_block, block_id(first, digest, self.block), length=length)
+                under_way = [one for one in under_way if not _came_through(one)]
+                under_way.append(workers.submit(self._through, stage, data, ended))
+            for one in as_completed(under_way):
+                one.result()
+        return sum(missing.values())
+
+    def _through(self, request: Callable[..., object], data: bytes, ended: threading.Event) -> None:
+        """Make a request with these bytes, for which there is room; on return they have come through."""
+        began, seconds = time.monotonic(), None
+        try:
+            # Read piece by piece: of bytes the client would want all sent within one time-out.
+            request(
+                Paced(data, self._pace, self._turn, ended),
+                read_timeout=self._account.read_seconds + self._under_way.bytes / SLOWEST,
+                # The other side checks a block as it comes: no protection, the package has its own.
+                transactional_content_md5=hashlib.md5(data, usedforsecurity=False).digest(),
+            )
+            seconds = time.monotonic() - began
+        finally:
+            self._under_way.end(len(data), seconds)
 
     @contextmanager
     def _ending(self) -> Iterator[threading.Event]:
@@ -172,25 +200,6 @@ class BlobUplink:
                 ended.set()
             raise
 
-    def _one_through(self, under_way: dict[Future[Any], float]) -> None:
-        """Wait until a block is through, or more are; raises what one of them raised."""
-        for done in wait(under_way, return_when=FIRST_COMPLETED).done:
-            slow = time.monotonic() - under_way.pop(done) > SLOW_SECONDS
-            done.result()
-            self._at_once = max(1, min(MOST, self._at_once + (-1 if slow else 1)))
-
-    def _paced(self, data: bytes, ended: threading.Event) -> _Paced:
-        # Read piece by piece: of bytes the client would want all sent within one time-out.
-        return _Paced(data, self._pace, self._turn, ended)
-
-    def _guarded(self, data: bytes, beside: int) -> dict[str, Any]:
-        """Options of a request that carries these bytes, with so many blocks beside it."""
-        return {
-            "read_timeout": self._account.read_seconds + (len(data) + beside * self.block) / SLOWEST,
-            # The other side checks a block as it comes: no protection, the package has its own.
-            "transactional_content_md5": hashlib.md5(data, usedforsecurity=False).digest(),
-        }
-
     def _commit(self, blob: BlobClient, digest: str, size: int) -> bool:
         """Make the blob of its blocks; whether it was not there."""
         from azure.core import MatchConditions
@@ -207,23 +216,9 @@ class BlobUplink:
         return True
 
 
-class _Paced(io.BytesIO):
-    """A block that is handed out no faster than the pace, until it has `ended`; `turn` is of all that share
-    the pace."""
-
-    def __init__(self, data: bytes, pace: Pace, turn: threading.Lock, ended: threading.Event) -> None:
-        super().__init__(data)
-        self._pace, self._turn, self._ended = pace, turn, ended
-
-    def read(self, size: int | None = -1) -> bytes:
-        """As many bytes as are asked for: a client takes fewer for the end."""
-        data = super().read(size)
-        for first in range(0, len(data), SLICE):
-            with self._turn:
-                if self._ended.is_set():
-                    raise LinkDown("the sending has ended")
-                self._pace.take(min(SLICE, len(data) - first))
-        return data
+def _came_through(request: Future[None]) -> bool:
+    """Whether it has; raises what it raised."""
+    return request.done() and request.result() is None
 
 
 def blocks_at_first(block: int, pace: Pace) -> int:

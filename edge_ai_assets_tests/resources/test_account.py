@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import logging
 import socket
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -51,7 +52,7 @@ def signed(port: int, **changes: object) -> Account:
     from azure.core.credentials import AzureSasCredential
 
     credential = AzureSasCredential(f"sv=2021-12-02&sr=c&sig={SECRET}")
-    options = {"connect_seconds": 1.0, "read_seconds": 1.0, **changes}
+    options = {"connect_seconds": 1.0, "read_seconds": 20.0, **changes}
     return Account(f"http://127.0.0.1:{port}/cloud", credential, **options)
 
 
@@ -82,7 +83,7 @@ def test_what_may_answer(package, answer):
         for call in (BlobNotes(signed(proxy.port), "c").read, StorageQueue(signed(proxy.port), "q").send):
             with pytest.raises((LinkDown, QueueError)):
                 call("x" if call.__name__ == "read" else b"x")
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("answer", [None, *ANSWERS])
@@ -101,14 +102,17 @@ def test_a_name_that_nobody_resolves(monkeypatch):
     account = signed(9, connect_seconds=0.2)
     object.__setattr__(account, "endpoint", "https://cloud.blob.example.invalid")
 
+    over = threading.Event()
+
     def never(*arguments: object, **options: object) -> None:
-        time.sleep(3)
+        over.wait(60)
 
     monkeypatch.setattr(accounts.socket, "getaddrinfo", never)
     began = time.monotonic()
     with pytest.raises(LinkDown, match=r"nobody told the address of cloud\.blob\.example\.invalid in 0\.2 s"):
         BlobUplink(account, "c", "bergen").probe()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20
+    over.set()
 
     def unknown(*arguments: object, **options: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
@@ -159,7 +163,7 @@ def test_block_names_tell_place_file_and_size_apart():
 
 @pytest.mark.parametrize(
     ("block", "rate", "blocks"),
-    [(2**16, None, 8), (2**16, 250_000, 8), (2**16, 30_000, 2), (2**19, 250_000, 2), (2**22, 1_000, 1)],
+    [(2**13, None, 48), (2**13, 250_000, 48), (2**13, 30_000, 9), (2**18, 250_000, 2), (2**22, 1_000, 1)],
 )
 def test_a_slow_pace_begins_with_few_blocks(block, rate, blocks):
     """A server closes a connection on which nothing comes for minutes; and a cut is to be noticed soon."""

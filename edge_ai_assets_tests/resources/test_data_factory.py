@@ -9,7 +9,15 @@ from edge_ai_assets.resources.control_plane import ControlPlane
 from edge_ai_assets.resources.data_factory import MARK, DataFactory
 from edge_ai_assets.resources.patience import Patience, Refused, Unavailable
 from edge_ai_assets.resources.pipeline_run import PipelineFailed
-from edge_ai_assets_tests.contract.control_plane_stub import RESET, SILENCE, Reply, Time, Tokens, serving
+from edge_ai_assets_tests.contract.control_plane_stub import (
+    RESET,
+    SILENCE,
+    Reply,
+    Time,
+    Tokens,
+    read_seconds,
+    serving,
+)
 from edge_ai_assets_tests.contract.data_factory import BROKEN, SUBSCRIPTION, DataFactoryStub
 
 BUSY = Reply(429, {"error": {"code": "TooManyRequests", "message": "Slow down."}}, {"Retry-After": "17"})
@@ -35,8 +43,10 @@ def time():
 
 
 @pytest.fixture
-def factory(stub, time):
-    plane = ControlPlane(stub.endpoint, Tokens(), "https://arm/.default", stub.ca, read_seconds=1.0)
+def factory(stub, time, request):
+    plane = ControlPlane(
+        stub.endpoint, Tokens(), "https://arm/.default", stub.ca, read_seconds=read_seconds(request)
+    )
     patience = Patience(seconds=300, sleep=time.sleep, clock=time.clock)
     return DataFactory(plane, SUBSCRIPTION, "rg", "adf", "land readings", {"folder": "a b"}, patience)
 

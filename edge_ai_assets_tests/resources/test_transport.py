@@ -14,6 +14,8 @@ import pytest
 from edge_ai_assets.resources import transport
 from edge_ai_assets.resources.account import Account
 
+TCP_CC_INFO = 26
+
 
 def test_a_kernel_without_bbr_keeps_its_own(monkeypatch):
     monkeypatch.setattr(transport, "CONGESTION_CONTROL", b"none-such")
@@ -30,6 +32,31 @@ def test_bbr_is_used_where_it_may_be():
     assert (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr") in transport.socket_options()
 
 
+def test_bbr_forgets_the_requests_before():
+    """By what the kernel tells of it: `struct tcp_bbr_info`, whose first 8 bytes are the rate it found."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as ours,
+    ):
+        theirs, _ = server.accept()
+        with theirs:
+            transport._begin_anew(ours)  # whatever is in use stays in use
+            try:
+                ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+            except OSError:
+                pytest.skip("this kernel has no BBR, or does not let us use it")
+            found = lambda: ours.getsockopt(socket.IPPROTO_TCP, TCP_CC_INFO, 20)[:8]  # noqa: E731
+            for _ in range(4):
+                ours.sendall(b"x" * 10_000)
+                theirs.recv(10_000, socket.MSG_WAITALL)
+                theirs.sendall(b"y")
+                ours.recv(1)
+            assert any(found())
+            transport._begin_anew(ours)
+            assert not any(found())
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr")
+
+
 def test_as_many_connections_as_asked_for_are_kept_open():
     opened: list[object] = []
     together = threading.Barrier(20)
@@ -42,7 +69,7 @@ def test_as_many_connections_as_asked_for_are_kept_open():
             super().setup()
 
         def do_GET(self) -> None:
-            together.wait(10)
+            together.wait(60)
             self.send_response(200)
             for name, value in (("Content-Length", "0"), ("ETag", "x"), ("x-ms-version", "2019-07-07")):
                 self.send_header(name, value)
@@ -75,9 +102,9 @@ def slow(port_of: list[int], taken: threading.Event, release: threading.Event) -
         taken.set()
         client, _ = listener.accept()
         with client:
-            release.wait(20)
+            release.wait(60)
             left = 16 * 1024 * 1024
-            client.settimeout(10)
+            client.settimeout(60)
             with contextlib.suppress(ConnectionResetError):  # nobody waits any more
                 while left > 0 and (data := client.recv(1 << 20)):
                     left -= len(data)
@@ -94,7 +121,7 @@ def test_a_piece_may_take_longer_than_connecting():
     port_of: list[int] = []
     taken, release = threading.Event(), threading.Event()
     threading.Thread(target=slow, args=(port_of, taken, release), daemon=True).start()
-    assert taken.wait(10)
+    assert taken.wait(60)
     account = Account(
         f"http://127.0.0.1:{port_of[0]}/a", AzureNamedKeyCredential("a", "YQ=="), connect_seconds=0.3
     )
@@ -124,7 +151,7 @@ def test_a_link_that_went_away_is_noticed_however_slow_it_may_be():
     port_of: list[int] = []
     taken, release = threading.Event(), threading.Event()
     threading.Thread(target=slow, args=(port_of, taken, release), daemon=True).start()
-    assert taken.wait(10)
+    assert taken.wait(60)
     account = Account(
         f"http://127.0.0.1:{port_of[0]}/a", AzureNamedKeyCredential("a", "YQ=="), read_seconds=0.5
     )
@@ -133,7 +160,7 @@ def test_a_link_that_went_away_is_noticed_however_slow_it_may_be():
     began = time.monotonic()
     with pytest.raises(AzureError):
         blob.stage_block("YQ==", b"x" * 16 * 1024 * 1024, read_timeout=900)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     release.set()
 
 

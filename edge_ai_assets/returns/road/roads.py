@@ -27,6 +27,10 @@ class Uplink(Protocol):
     def answers(self) -> bool:
         """Whether anything can come back. If not, `probe` and `acknowledgement` are never called."""
 
+    @property
+    def together(self) -> int:
+        """Packages that may be sent at once, each in a thread of its own; 1 when one after the other."""
+
     def send(self, path: Path, name: str, digest: str, leaving: Leaving) -> int:
         """Deliver a file, from the block where an earlier attempt stopped; on return the other side has it.
 

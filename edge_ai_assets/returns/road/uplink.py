@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,6 +27,7 @@ from edge_ai_assets.returns.road.acknowledging import acknowledge
 from edge_ai_assets.returns.road.link import Link, LinkDown
 from edge_ai_assets.returns.road.pace import SLICE, UNBOUNDED, Pace
 from edge_ai_assets.returns.road.roads import Leaving, Uplink, UplinkError
+from edge_ai_assets.returns.road.together import sent
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -51,6 +52,7 @@ class FolderUplink:
     """
 
     answers = True
+    together = 1
 
     def __init__(self, root: Path, site: str, link: Link, pace: Pace = UNBOUNDED) -> None:
         self.site, self.folder = site, root / site
@@ -187,8 +189,8 @@ def upload(
     now: clock.Clock = clock.now,
     keys: Sequence[Ed25519PublicKey] = (),
 ) -> Uploaded:
-    """Send the sealed packages that Azure does not have, in order, and mark each once it is there. Then look
-    for Azure's acknowledgement, if an answer can come and there are keys.
+    """Send the sealed packages that Azure does not have, in order, and mark each once it is there; as many at
+    once as the uplink takes. Then look for Azure's acknowledgement, if an answer can come and there are keys.
 
     A cut is no error: what was delivered counts, the rest waits and resumes at the block where it stopped.
     Killed anywhere, the next call sends the same package again, under the same name: it cannot arrive twice.
@@ -202,14 +204,18 @@ def upload(
         OSError: a sealed package's file is gone from the spool.
     """
     names: list[str] = []
-    rows = feedback = sent = 0
+    rows = feedback = total = 0
     interrupted, applied = None, None
+
+    def send(package: PackageRow, in_turn: Callable[[Leaving], Leaving]) -> int:
+        leaving = in_turn(leaving_as(ledger, spool, package, uplink.destination, now))
+        return uplink.send(spool / package.name, package.name, package.digest, leaving)
+
     with locked(spool / LOCK):
         try:
             while batch := outbox.unsent():
-                for package in batch:
-                    leaving = leaving_as(ledger, spool, package, uplink.destination, now)
-                    sent += uplink.send(spool / package.name, package.name, package.digest, leaving)
+                for package, size in sent(batch, uplink.together, send):
+                    total += size
                     outbox.uploaded(package.number, now())
                     names.append(package.name)
                     rows += package.rows
@@ -222,7 +228,7 @@ def upload(
         packages=len(names),
         rows=rows,
         feedback=feedback,
-        bytes=sent,
+        bytes=total,
         waiting=outbox.unsent_total(),
         interrupted=interrupted,
         names=names,

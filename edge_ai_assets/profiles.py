@@ -184,8 +184,8 @@ class Uplink(Part):
     ca: Certificates | None = Field(None, description=CA)
     mebibytes_under_way: Annotated[int, Field(ge=1, le=64), Kind("a whole number from 1 to 64")] = Field(
         1,
-        description="Most that has left and not come through, and that a cut costs, on a long link. Raise it on "
-        "a faster one: to half as much again as it carries in a round trip, 2 for 20 Mbit/s over a satellite.",
+        description="Most that has left and not come through, and that a cut costs. Raise it on a long and "
+        "fast link: to half as much again as it carries in a round trip, 2 for 20 Mbit/s over a satellite.",
     )
 
 

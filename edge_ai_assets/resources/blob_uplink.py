@@ -5,8 +5,8 @@ by their names. The last step makes the blob, unless somebody else has made it. 
 blob in one request.
 
 Many blocks are under way at once, of several packages, since a long link is idle while one waits for its
-answer. They are small: one that lost a packet comes through later, and only what came through whole is kept
-after a cut.
+answer. Over such a link they are small: one that lost a packet comes through later, and only what came
+through whole is kept after a cut. Over a short one they are few and large: each costs the site some CPU.
 """
 
 from __future__ import annotations
@@ -40,12 +40,16 @@ COST = 85
 """Of those a cut costs so many: the others have come through a long link, their answers are on the way."""
 UNDER_WAY = 1024 * 1024
 """Bytes of the blocks that a cut costs."""
+LARGE = 8
+"""Blocks under way over a short link, where a cut costs all of them."""
+LONG_SECONDS = 0.2
+"""What takes so long to be answered, setting up a connection included, goes over a long link."""
 TOGETHER = 16
 """Packages under way at once: while one waits for its last block, or for being made of them, others go on."""
 ONE_REQUEST = 64 * 1024
 """Bytes of a package that is sent in one request."""
 RANGE = 8
-"""Blocks that leave with one word: the ledger writes a line for it, durably."""
+"""Small blocks that leave with one word: the ledger writes a line for it, durably."""
 SLOWEST = 10_000
 """Bytes per second below which a link counts as down: what the system holds ready to send gets so much longer
 to be answered."""
@@ -70,15 +74,16 @@ class BlobUplink:
         self, account: Account, container: str, site: str, pace: Pace = UNBOUNDED, under_way: int = UNDER_WAY
     ) -> None:
         self.site = site
-        self.block = max(1, under_way // COST)
-        """Bytes."""
+        self.small, self.large = max(1, under_way // COST), max(1, under_way // LARGE)
+        """Bytes of a block, over a long link and over a short one."""
+        self._most = under_way
         self._account, self._pace, self._turn = account, pace, threading.Lock()
         # See `_through`.
-        patience = account.read_seconds + MOST * self.block / SLOWEST
+        patience = account.read_seconds + MOST * self.small / SLOWEST
         way = transport(MOST + TOGETHER, patience, **account.connecting())
         self._client = account.container(container, transport=way)
-        first = blocks_at_first(self.block, pace) * self.block
-        self._under_way = UnderWay(first, MOST * self.block, self.block)
+        first = blocks_at_first(self.small, pace) * self.small
+        self._under_way = UnderWay(first, MOST * self.small, self.small)
 
     @property
     def destination(self) -> str:
@@ -88,14 +93,16 @@ class BlobUplink:
         if (found := digest_of(path)) != digest:
             raise UplinkError(f"{path} is {found}, {digest} was sealed: check it against its outbox")
         blob, size = self._blob(name), path.stat().st_size
+        asked = time.monotonic()
         with self._account.talking(f"sending {name}", UplinkError):
             if size <= ONE_REQUEST:
                 sent, made = self._put(blob, path, digest, leaving)
             elif (waiting := _waiting(blob)) is None:
                 sent, made = 0, False
             else:
-                sent = self._stage(blob, path, digest, waiting, leaving)
-                made = self._commit(blob, digest, size)
+                block = self._block(waiting, digest, size, time.monotonic() - asked)
+                sent = self._stage(blob, path, digest, block, waiting, leaving)
+                made = self._commit(blob, digest, block, size)
             there = digest if made else digest_there(blob)
         if there != digest:
             raise UplinkError(
@@ -140,15 +147,30 @@ class BlobUplink:
             return len(data), False
         return len(data), True
 
+    def _block(self, waiting: dict[str, int], digest: str, size: int, seconds: float) -> int:
+        """Bytes of this package's blocks: as those that wait there, else by how long an answer took."""
+        for block in (self.small, self.large):
+            if any(block_id(first, digest, block) in waiting for first in range(0, size, block)):
+                return block
+        slow = self._pace.rate is not None and self._pace.rate < self.large
+        return self.small if slow or seconds > LONG_SECONDS else self.large
+
     def _stage(
-        self, blob: BlobClient, path: Path, digest: str, waiting: dict[str, int], leaving: Leaving
+        self,
+        blob: BlobClient,
+        path: Path,
+        digest: str,
+        block: int,
+        waiting: dict[str, int],
+        leaving: Leaving,
     ) -> int:
         """Send the blocks that do not wait there yet; the bytes sent."""
         size = path.stat().st_size
+        most = None if block == self.small else self._most
         missing = {
             first: length
-            for first in range(0, size, self.block)
-            if waiting.get(block_id(first, digest, self.block)) != (length := min(self.block, size - first))
+            for first in range(0, size, block)
+            if waiting.get(block_id(first, digest, block)) != (length := min(block, size - first))
         }
         under_way: list[Future[None]] = []
         told = 0
@@ -156,13 +178,13 @@ class BlobUplink:
             for first, length in missing.items():
                 if first >= told:
                     told = first
-                    while told in missing and told < first + RANGE * self.block:
+                    while told in missing and told < first + RANGE * self.small:
                         told += missing[told]
                     leaving(first, told)
                 file.seek(first)
                 data = file.read(length)
-                self._under_way.begin(length)
-                stage = partial(blob.stage_block, block_id(first, digest, self.block), length=length)
+                self._under_way.begin(length, most)
+                stage = partial(blob.stage_block, block_id(first, digest, block), length=length)
                 under_way = [one for one in under_way if not _came_through(one)]
                 under_way.append(workers.submit(self._through, stage, data, ended))
             for one in as_completed(under_way):
@@ -200,13 +222,13 @@ class BlobUplink:
                 ended.set()
             raise
 
-    def _commit(self, blob: BlobClient, digest: str, size: int) -> bool:
+    def _commit(self, blob: BlobClient, digest: str, block: int, size: int) -> bool:
         """Make the blob of its blocks; whether it was not there."""
         from azure.core import MatchConditions
         from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
         from azure.storage.blob import BlobBlock
 
-        blocks = [BlobBlock(block_id(first, digest, self.block)) for first in range(0, size, self.block)]
+        blocks = [BlobBlock(block_id(first, digest, block)) for first in range(0, size, block)]
         try:
             blob.commit_block_list(
                 blocks, metadata={DIGEST: digest}, match_condition=MatchConditions.IfMissing

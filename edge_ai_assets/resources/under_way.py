@@ -28,10 +28,16 @@ class UnderWay:
         self._room, self._most, self._step = first, most, step
         self._changed = threading.Condition()
 
-    def begin(self, size: int) -> None:
-        """Wait until there is room for so many bytes; more than there ever is go alone."""
+    def begin(self, size: int, most: int | None = None) -> None:
+        """Wait until there is room for so many bytes, and no more than `most` with them; more than there ever
+        is go alone."""
+
+        def fits() -> bool:
+            room = self._room if most is None else min(self._room, most)
+            return not self.bytes or self.bytes + size <= room
+
         with self._changed:
-            self._changed.wait_for(lambda: not self.bytes or self.bytes + size <= self._room)
+            self._changed.wait_for(fits)
             self.bytes += size
 
     def end(self, size: int, seconds: float | None) -> None:

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.resources.blob_uplink import COST, MOST, ONE_REQUEST, RANGE, UNDER_WAY, BlobUplink
+from edge_ai_assets.resources import blob_uplink
+from edge_ai_assets.resources.blob_uplink import (
+    COST,
+    LARGE,
+    MOST,
+    ONE_REQUEST,
+    RANGE,
+    UNDER_WAY,
+    BlobUplink,
+)
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets.returns.road.pace import SLICE, Pace
@@ -24,6 +33,12 @@ pytestmark = pytest.mark.integration
 __all__ = ["azurite"]
 NAME = "bergen-00000001.zip"
 BLOCK = UNDER_WAY // COST
+
+
+@pytest.fixture(autouse=True)
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Azurite answers at once, and most of this is about the small blocks of a long link."""
+    monkeypatch.setattr(blob_uplink, "LONG_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -181,6 +196,27 @@ def test_after_a_cut_no_more_is_sent_again_than_was_under_way(azurite, container
         sent = package.through(uplink)
     assert before + sent <= size + (MOST + RANGE) * BLOCK
     assert sum(last - first for first, last in package.left) == before + sent, "a line for each byte"
+    assert content(azurite, container) == package.path.read_bytes()
+
+
+@pytest.mark.parametrize("cut", [200, UNDER_WAY + 70_000, 3 * UNDER_WAY])
+def test_over_a_short_link_blocks_are_large_and_a_cut_costs_no_more(
+    azurite, container, tmp_path, monkeypatch, cut
+):
+    monkeypatch.setattr(blob_uplink, "LONG_SECONDS", 60.0)
+    size = 4 * UNDER_WAY + 17
+    package = Package(tmp_path, size)
+    with Proxy(azurite.blobs, cut_after=cut) as proxy:
+        account = azurite.account("cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud")
+        with pytest.raises(LinkDown):
+            package.through(BlobUplink(account, container, "bergen"))
+        before = sum(last - first for first, last in package.left)
+        proxy.restore()
+        # Longer by now: what waits there is taken as it is all the same.
+        monkeypatch.setattr(blob_uplink, "LONG_SECONDS", 0.0 if before > 2 * UNDER_WAY else 60.0)
+        sent = package.through(BlobUplink(account, container, "bergen"))
+    assert before + sent <= size + UNDER_WAY + UNDER_WAY // LARGE
+    assert max(last - first for first, last in package.left) == UNDER_WAY // LARGE
     assert content(azurite, container) == package.path.read_bytes()
 
 

@@ -244,4 +244,4 @@ def test_a_renewed_secret_is_taken_up(monkeypatch, tmp_path):
 def test_what_is_under_way_is_the_setting_s(secret):
     section = {"endpoint": "https://a.example", "credential": {"key": {"env": "A_SECRET"}}}
     profile = StackHubProfile.model_validate({"uplink": {**section, "mebibytes_under_way": 8}})
-    assert configured.uplink(profile, "bergen").block == 8 * 2**20 // blob_uplink.COST
+    assert configured.uplink(profile, "bergen").small == 8 * 2**20 // blob_uplink.COST

@@ -45,3 +45,17 @@ def test_fast_blocks_make_room_and_slow_ones_take_it():
         room.begin(10)
         room.end(10, seconds)
         assert room._room == size
+
+
+def test_a_bound_of_its_own_holds_below_the_room():
+    room = UnderWay(first=40, most=40, step=10)
+    room.begin(10, most=20)
+    room.begin(10, most=20)
+    with ThreadPoolExecutor(1) as workers:
+        third = workers.submit(room.begin, 10, 20)
+        room.begin(10)
+        room.end(10, None)
+        assert not third.done()
+        room.end(10, None)
+        third.result(10)
+    assert room.bytes == 20

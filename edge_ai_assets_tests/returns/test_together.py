@@ -40,7 +40,7 @@ def test_after_a_failure_what_was_begun_ends_and_nothing_is_begun(many):
 
     told = []
     over = threading.Event()
-    threading.Timer(0.5, over.set).start()
+    threading.Timer(2, over.set).start()
     with pytest.raises(LinkDown, match="cut"):
         told.extend(package.number for package, _ in together.sent(PACKAGES, many, send))
         pytest.fail("nothing was raised")
@@ -50,13 +50,16 @@ def test_after_a_failure_what_was_begun_ends_and_nothing_is_begun(many):
 
 def test_whoever_waits_no_more_ends_the_sending():
     left: list[int] = []
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def send(package, in_turn):
         leaving = in_turn(lambda first, last: left.append(package.number))
         leaving(0, 1)
-        if package.number:
-            over.wait(20)
+        if not package.number:
+            assert begun.wait(60)
+        else:
+            begun.set()
+            over.wait(60)
             with pytest.raises(LinkDown, match="has ended"):
                 leaving(1, 2)
         return 0

@@ -14,6 +14,8 @@ from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets_tests.delivery.conftest import all_releases
 
+pytestmark = pytest.mark.slow
+
 CALLS = ("replace", "fsync", "unlink", "mkdir", "rmdir")
 
 

@@ -66,6 +66,8 @@ app.add_typer(kubernetes, name="kubernetes")
 
 say = Console(stderr=True)
 """Progress and errors. Answers go to standard output, so that `--json` can be piped."""
+REASONS = 5
+"""Most reasons that are told why rows of a file were rejected."""
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as one JSON object.")]
 
@@ -228,6 +230,7 @@ def status_(as_json: Json = False) -> None:
 
 
 def _link(action: LinkAction, site: str | None, as_json: bool) -> None:
+    from edge_ai_assets import show
     from edge_ai_assets.returns.road.link import Link
     from edge_ai_assets.stack_hub import connecting
 
@@ -248,7 +251,7 @@ def _link(action: LinkAction, site: str | None, as_json: bool) -> None:
         table = Table("site", "link", "since")
         for name, state in found.items():
             table.add_row(name, str(state["state"]), str(state["since"] or "ever"))
-        Console().print(table)
+        show.console().print(table)
 
 
 Site = Annotated[str | None, typer.Option("--site", help="Only this site; all when absent.")]
@@ -287,6 +290,7 @@ def score(
     """
     from rich.progress import Progress
 
+    from edge_ai_assets import show
     from edge_ai_assets.readings.raw import ReadingsError
     from edge_ai_assets.scoring import batch
     from edge_ai_assets.scoring.client import Client
@@ -305,9 +309,9 @@ def score(
                 client=client,
                 progress=lambda rows: progress.advance(task, rows),
             )
-    except ReadingsError:
+    except ReadingsError as error:
         copy.unlink()  # it will never be scored; after any other error the same command goes on with it
-        raise
+        raise ReadingsError(str(error).replace(str(copy), str(file))) from error
     found = {
         "site": site,
         "release": service.version,
@@ -322,9 +326,11 @@ def score(
     else:
         table = Table(*found)
         table.add_row(*(str(value) for value in found.values()))
-        Console().print(table)
-        if done.rejected:
-            say.print(f"why rows were rejected: {at.rejected}/*.parquet", highlight=False, markup=False)
+        show.console().print(table)
+        for reason, rows in batch.why_rejected(copy, at).most_common(REASONS) if done.rejected else ():
+            say.print(f"{rows} rows rejected: {reason}", highlight=False, markup=False, soft_wrap=True)
+        if not (done.scored or done.rejected or done.baseline):
+            say.print(f"{file}: scored before, nothing of it was scored again", highlight=False, markup=False)
 
 
 @app.command(
@@ -382,11 +388,7 @@ def usecase_check(
     if as_json:
         _answer(found)
     else:
-        Console().print(
-            f"{file}: fine: {found['features']} features, {found['sites']} sites",
-            highlight=False,
-            markup=False,
-        )
+        sys.stdout.write(f"{file}: fine: {found['features']} features, {found['sites']} sites\n")
 
 
 @app.command()

@@ -62,6 +62,7 @@ def explain(home: Home, insight_id: str) -> dict[str, Any]:
 
 
 def _release(home: Home, image: str) -> dict[str, Any]:
+    withdrawn = pack.withdrawn(home.registry, home.keys)
     for release in pack.known(home.registry, home.keys):
         if release.image == image:
             return {
@@ -71,6 +72,7 @@ def _release(home: Home, image: str) -> dict[str, Any]:
                 "created": release.created.isoformat(),
                 "run_id": release.run_id,
                 "data_version": release.data_version,
+                "withdrawn": str(withdrawn[release.version]) if release.version in withdrawn else None,
             }
     raise UnknownInsight(f"the insight was scored by {image}, which no release in {home.registry} is")
 

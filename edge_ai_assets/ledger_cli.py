@@ -19,6 +19,7 @@ from rich.table import Table
 from edge_ai_assets import here
 from edge_ai_assets.here import NotHere
 from edge_ai_assets.home import SiteHome
+from edge_ai_assets.show import console
 
 FAILED = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,7 +49,7 @@ def verify(site: Site = None, as_json: Json = False) -> None:
             table.add_row(
                 name, *(str(each[part]) for part in ("lines", "packages", "uncovered")), _yes(each["holds"])
             )
-        Console().print(table)
+        console().print(table)
         for name, each in found.items():
             if each["error"]:
                 _say(f"{name}: {each['error']}")
@@ -96,7 +97,7 @@ def show(
     for name, rows in found.items():
         for row in rows:
             table.add_row(name, *(str(row[column]) for column in columns))
-    Console().print(table)
+    console().print(table)
 
 
 def _verified(at: SiteHome) -> dict[str, Any]:

@@ -39,7 +39,10 @@ def environment(home: Home) -> dict[str, str]:
         # Runs are many and short; more threads than cores only wait for each other.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         "ORT_DISABLE_TELEMETRY": "1",
-        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::UserWarning"),
+        # And of Dagster, that `backfill_policy` is in beta, once for each asset that has one.
+        "PYTHONWARNINGS": os.environ.get(
+            "PYTHONWARNINGS", "ignore::UserWarning,ignore:Parameter `backfill_policy`"
+        ),
     }
 
 

@@ -17,9 +17,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from edge_ai_assets import here
+from edge_ai_assets.show import console
 
 FAILED = 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -134,10 +135,10 @@ def list_(site: Site, last: Last = 100, as_json: Json = False) -> None:
     if as_json:
         _answer({"site": site, "totals": dict(totals), "packages": shown})
         return
-    table = Table("package", "state", "bytes", "scores", "feedback", "sealed")
+    table = Table(Column("package", no_wrap=True), "state", "bytes", "scores", "feedback", "sealed")
     for row in shown:
         table.add_row(*(str(row[part]) for part in ("name", "state", "bytes", "rows", "feedback", "sealed")))
-    Console().print(table)
+    console().print(table)
     _say(", ".join(f"{number} {state}" for state, number in totals.items()))
 
 
@@ -214,7 +215,7 @@ def dead(
         for reason in found.reasons:
             table.add_row("letter", "1", reason)
         if found.scores or found.reasons:
-            Console().print(table)
+            console().print(table)
         if again:
             _say(f"{again.scores:,} scores and {again.letters:,} letters are tried again")
             for reason in again.left:

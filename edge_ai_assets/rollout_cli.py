@@ -53,7 +53,7 @@ def status(as_json: Json = False) -> None:
         evidence = f"; {site['evidence']['says']}: {site['evidence']['because']}" if site["evidence"] else ""
         fell = f"; fell back: {site['fell_back']}" if site["fell_back"] else ""
         held = f"; {site['held']}" if site["held"] else ""
-        held += f"; WITHDRAWN: {site['withdrawn']}" if site["withdrawn"] else ""
+        held += f"; SERVES ON: {site['withdrawn']}" if site["withdrawn"] else ""
         release = f"release {site['release']}" if site["release"] else "nothing"
         sys.stdout.write(f"{site['ring']:<7} {name}: {release}{evidence}{held}{fell}\n")
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from edge_ai_assets.demo.outcome import Outcome
-from edge_ai_assets.status import conserved
+if TYPE_CHECKING:
+    from edge_ai_assets.demo.outcome import Outcome
 
 
 def console() -> Console:
@@ -25,6 +26,8 @@ PARTS = ("scored", "uploaded", "withheld", "quarantined", "expired", "pending")
 
 def status(now: dict[str, Any], console: Console) -> None:
     """The sites and Azure's side."""
+    from edge_ai_assets.status import conserved
+
     table = Table("site", *(part for part in PARTS), "adds up", "release", "link", "page")
     for part in range(1, 1 + len(PARTS)):
         table.columns[part].justify = "right"
@@ -47,8 +50,8 @@ def status(now: dict[str, Any], console: Console) -> None:
             )
     world = now["global"]
     console.print(
-        f"Azure: {world['insights']:,} insights, {world['duplicates']} twice; {world['releases']} releases, "
-        f"{world['retrainings']} retrainings",
+        f"Azure: {world['insights']:,} insights, {world['duplicates']} twice; newest release: "
+        f"{world['releases'] or 'none'}; retrained: {world['retrainings']}",
         highlight=False,
     )
     for name, sentence in world["completeness"].items():
@@ -97,5 +100,12 @@ def explanation(found: dict[str, Any], console: Console) -> None:
             continue
         branch = tree.add(f"[b]{name}[/]")
         for key, value in part.items():
-            branch.add(escape(f"{key}: {value}"))  # to rich, the unit in "Pressure [bar]" is a style
+            branch.add(escape(f"{key}: {_plain(value)}"))  # to rich, the unit in "Pressure [bar]" is a style
     console.print(tree, highlight=False, soft_wrap=True)
+
+
+def _plain(value: Any) -> str:
+    """A value as people write it: what has parts as JSON."""
+    if isinstance(value, dict | list):
+        return json.dumps(value, default=str, ensure_ascii=False) if value else "-"
+    return str(value)

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from edge_ai_assets.scoring import tokens as module
 from edge_ai_assets.scoring.tokens import Token, TokensError
+from edge_ai_assets.show import console
 
 tokens = typer.Typer(
     no_args_is_help=True, help="Tokens of a scoring service: who may score, give feedback, or operate."
@@ -73,7 +74,7 @@ def list_(file: File, as_json: Json = False) -> None:
     for each in found:
         ends = (each["expires"] or "never") + (" (expired)" if each["expired"] else "")
         table.add_row(each["id"], escape(each["name"]), ", ".join(each["roles"]), each["created"], ends)
-    Console().print(table)
+    console().print(table)
 
 
 @tokens.command()

@@ -38,7 +38,8 @@ def withdraw(
     """
     from edge_ai_assets.azure.far_registry import FarRegistry
     from edge_ai_assets.delivery import pack
-    from edge_ai_assets.delivery.errors import UnreachableError
+    from edge_ai_assets.delivery.errors import DeliveryError
+    from edge_ai_assets.resources.secret import SecretError
     from edge_ai_assets.rollout_cli import record, who
     from edge_ai_assets.settings import Settings
     from edge_ai_assets.stack_hub.rollout import steps
@@ -55,7 +56,7 @@ def withdraw(
     far, later = FarRegistry(Settings.load().azure), None
     try:
         far.publish(home)
-    except UnreachableError as error:  # it is withdrawn, and `lease_renewed` publishes that
+    except (DeliveryError, SecretError) as error:  # it is withdrawn, and `lease_renewed` publishes that
         later = str(error)
     newest = pack.newest(home.registry, home.keys)
     found = {
@@ -72,6 +73,7 @@ def withdraw(
     if later:
         sys.stdout.write(f"{far.repository} does not have it yet, Dagster publishes it later: {later}\n")
     sys.stdout.write("sites without a link hear of it by a bundle: `edge-ai bundle build`\n")
+    sys.stdout.write("the next promoted model is released as ever: `edge-ai rollout pause` keeps it back\n")
 
 
 def _number(home: Home, name: str) -> int:

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from edge_ai_assets.delivery.errors import KeyFileError
+from edge_ai_assets.delivery.errors import KeyFileError, MissingError
 from edge_ai_assets.enrolment import EnrolmentError
 from edge_ai_assets.keys_cli import keys
 
@@ -62,6 +62,11 @@ def test_keys_are_azure_s_matter(run, tmp_path):
     (tmp_path / "azure").mkdir()
     (tmp_path / "azure" / "joined.txt").write_text("narvik")
     with pytest.raises(EnrolmentError, match="is the home of site 'narvik'"):
+        run("list")
+
+
+def test_before_there_are_keys_it_is_said_what_makes_them(run):
+    with pytest.raises(MissingError, match="the first release makes it, or `edge-ai keys make`"):
         run("list")
 
 

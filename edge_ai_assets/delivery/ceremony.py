@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_ai_assets.delivery import durable, metadata, roots, signing
 from edge_ai_assets.delivery.authority import LEASE, Authority
-from edge_ai_assets.delivery.errors import KeyFileError
+from edge_ai_assets.delivery.errors import KeyFileError, MissingError
 from edge_ai_assets.delivery.keyring import Keyring, add_vault_key
 from edge_ai_assets.delivery.layout import Layout
 
@@ -95,6 +95,8 @@ def authority(keys: Path, lease: timedelta = LEASE, bring: Sequence[Path] = ()) 
 
 def first_root(keys: Path) -> bytes:
     """The first root metadata; MissingError when no keys were made."""
+    if not (keys / FILE).exists():
+        raise MissingError(f"{keys / FILE} is not there: the first release makes it, or `edge-ai keys make`")
     return durable.read_bounded(keys / FILE, MAX_ROOT)
 
 

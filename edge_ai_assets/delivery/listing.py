@@ -28,7 +28,8 @@ class Withdrawal(msgspec.Struct, frozen=True):
     at: Annotated[datetime, msgspec.Meta(tz=True)]
 
     def __str__(self) -> str:
-        return f"withdrawn by {self.who} on {self.at:%Y-%m-%d %H:%M}: {self.why}"
+        """In one line, as logs want it."""
+        return f"withdrawn by {self.who} on {self.at:%Y-%m-%d %H:%M}: {' '.join(self.why.split())}"
 
 
 UNREAD = Withdrawal("Azure", "in a way that this version does not read", datetime.fromtimestamp(0, UTC))

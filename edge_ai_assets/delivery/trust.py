@@ -134,7 +134,8 @@ class Trust:
                 raise StaleError(_expired(offered, error)) from error
             except exceptions.BadVersionNumberError as error:
                 raise RollbackError(
-                    f"the trust metadata is refused, it is older than what is here: {error}"
+                    f"the trust metadata is refused, it is older than what is here ({error}): a newer bundle "
+                    "is needed, or a registry that is up to date"
                 ) from error
             except exceptions.LengthOrHashMismatchError as error:
                 raise MismatchError(

@@ -80,7 +80,7 @@ class Outcome:
             "no run failed", not failed, f"{len(failed)} of {world.instance.get_runs_count()} failed"
         )
         self.look = [
-            ("make ui", "the lineage, runs, checks and pictures in Dagster's web UI"),
+            ("make ui", "the lineage, runs, checks and pictures; while it runs, the sites serve their pages"),
             (str(world.home.lake / "report" / "index.html"), "the page for everyone"),
             (f".venv/bin/edge-ai explain {self.insight}", "where an insight came from"),
             (".venv/bin/edge-ai status", "these numbers again"),

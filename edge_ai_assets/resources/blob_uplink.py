@@ -183,9 +183,10 @@ class BlobUplink:
                     leaving(first, told)
                 file.seek(first)
                 data = file.read(length)
-                self._under_way.begin(length, most)
                 stage = partial(blob.stage_block, block_id(first, digest, block), length=length)
                 under_way = [one for one in under_way if not _came_through(one)]
+                # Nothing may fail between this and the submission: who ends it is `_through`.
+                self._under_way.begin(length, most)
                 under_way.append(workers.submit(self._through, stage, data, ended))
             for one in as_completed(under_way):
                 one.result()

@@ -247,13 +247,14 @@ class App:
         """Score rows; those of a key that is known are answered from what was written then."""
         if key is None:
             return await scorer.score(read, size)
-        rows, fingerprint = await self._in(self._parses, partial(_known_by, read, scorer.model.contract))
-        seen = await self._standing.read(lambda outbox: outbox.find(key, fingerprint))
-        if seen is None:
-            try:
-                return await scorer.score(lambda: rows, size, key=key, fingerprint=fingerprint)
-            except Repeated as repeated:  # by a request that was on its way beside this one
-                seen = repeated.receipt
+        with scorer.holding(size):
+            rows, fingerprint = await self._in(self._parses, partial(_known_by, read, scorer.model.contract))
+            seen = await self._standing.read(lambda outbox: outbox.find(key, fingerprint))
+            if seen is None:
+                try:
+                    return await scorer.score(lambda: rows, 0, key=key, fingerprint=fingerprint)
+                except Repeated as repeated:  # by a request that was on its way beside this one
+                    seen = repeated.receipt
         return rows, await self._repeat(key, seen)
 
     async def _repeat(self, key: str, receipt: Receipt) -> Answer:

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -80,6 +80,17 @@ def hidden_copy(path: Path, site: SiteHome) -> Path:
     partial = site.readings / f".{path.name}.{os.getpid()}.partial"
     shutil.copyfile(path, partial)
     return partial.replace(site.readings / f".{_digest(partial)}-{path.name}")
+
+
+def why_rejected(copy: Path, site: SiteHome) -> Counter[str]:
+    """How many rows were rejected for which reason, of a file that `hidden_copy` had made."""
+    import pandas as pd
+
+    digest = copy.name.removeprefix(".").partition("-")[0]
+    found: Counter[str] = Counter()
+    for path in site.rejected.glob(f"{digest}-*.parquet"):
+        found.update(pd.read_parquet(path, columns=["_reason"])["_reason"])
+    return found
 
 
 def interrupted(site: SiteHome) -> Path | None:
@@ -216,10 +227,13 @@ def _ahead(batches: Iterator[T]) -> Generator[T]:
 
 def _begin(path: Path, digest: str, usecase: UseCase, site: SiteHome) -> Begun:
     """Note that the file is begun; the note of the first time it was, if it had been."""
+    from edge_ai_assets.ml import features
+
     begun = _begun(site)
     if begun and begun.digest == digest:
         return begun
-    begun = Begun(path.name, digest, usecase.model_dump(mode="json"), CUT)
+    cut = CUT.of(len(features.inputs(usecase)))
+    begun = Begun(path.name, digest, usecase.model_dump(mode="json"), cut)
     with durable.replacing(site.scoring) as file:
         file.write(msgspec.json.encode(begun))
     return begun

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ class Scorer:
 
         Args:
             read: gives the rows.
-            size: of the body, bytes.
+            size: of the body, bytes; 0 when it is held already.
             key: idempotency key; fingerprint: digest of the request.
 
         Raises:
@@ -108,23 +109,29 @@ class Scorer:
             ContractError, ModelError: the rows are refused.
             Exception: as `read` and Writer.write; nothing was written.
         """
-        if self.waiting and self.waiting + size > WAITING_BYTES:
-            raise QueueFull(f"{self.waiting} bytes are waiting to be scored, at most {WAITING_BYTES} may")
         outcome: list[Answer | Exception] = []
 
         def job() -> tuple[Rows, Group]:
             rows = read()
             return rows, self._score([Work(rows, outcome.append)], key, fingerprint)
 
-        self.waiting += size
-        try:
+        with self.holding(size):
             rows, group = await asyncio.get_running_loop().run_in_executor(self._threads, job)
-        finally:
-            self.waiting -= size
         self._write(group)
         if isinstance(outcome[0], Exception):
             raise outcome[0]
         return rows, outcome[0]
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count a body among those that wait; QueueFull when too much does."""
+        if self.waiting and self.waiting + size > WAITING_BYTES:
+            raise QueueFull(f"{self.waiting} bytes are waiting to be scored, at most {WAITING_BYTES} may")
+        self.waiting += size
+        try:
+            yield
+        finally:
+            self.waiting -= size
 
     def close(self) -> None:
         self._threads.shutdown()

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from edge_ai_assets.scoring.lookback import Lookback
 
 
+CELLS = 500_000
+"""Most inputs in a request, over all of its rows: 4 MB of numbers, so that those on their way at once stay
+below what the service lets wait. A chunk has eight times as many: it is wider than its file."""
+
+
 class Cut(msgspec.Struct, frozen=True):
     """How many rows go together. What is begun with one cut must be finished with it: a slice cut otherwise
     holds other rows, and a chunk begun elsewhere rounds its windows otherwise.
@@ -34,6 +39,12 @@ class Cut(msgspec.Struct, frozen=True):
     chunk: int = 100_000
     slice: int = 2_000
     """Most rows a request."""
+
+    def of(self, inputs: int) -> Cut:
+        """The same for rows of so many inputs: of wide ones fewer go together, for memory's sake, and because
+        the service refuses a request above `http.MAX_BODY`."""
+        chunk, rows = min(self.chunk, 8 * CELLS // inputs), min(self.slice, CELLS // inputs)
+        return msgspec.structs.replace(self, chunk=max(1, chunk), slice=max(1, rows))
 
     def key(self, digest: str, chunk: int, start: int) -> str:
         """Idempotency key of a slice: what is in it follows from the file, the cut and its place."""

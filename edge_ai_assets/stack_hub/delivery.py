@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.delivery import bundle as bundles
-from edge_ai_assets.delivery import durable, split
+from edge_ai_assets.delivery import durable, split, withdrawing
 from edge_ai_assets.delivery import release as releases
 from edge_ai_assets.delivery import trust as trusts
 from edge_ai_assets.delivery.errors import (
@@ -103,7 +103,7 @@ def fetch(site: SiteHome, registry: Path, road: Road, far: Source | None = None)
     if (looked_at or not linked) and releases.latest(store.layout, believed(trusted)) is not None:
         try:
             newest = _take(site, store, store.layout, trusted)
-        except WithdrawnError as error:  # each that is here: what serves goes on, a link may bring another
+        except (WithdrawnError, MissingError) as error:  # none that is here: a link may bring another
             refused["what is on its disk"], problem = str(error), error
     elif not linked and problem is None:
         why = "its link is down (`edge-ai link up` restores it)" if road.pulls else f"its road is {road}"
@@ -144,7 +144,10 @@ def _take(site: SiteHome, store: SiteStore, source: Source, trusted: Trust | Tru
             f"site {site.name} was rolled back to release {back.to} {back.said}; none that it may run is "
             "there (`edge-ai rollout resume` ends the rollback)"
         )
-    back_here = state.back(site.name, store.newest()) is not None
+    # Also from what is the newest once those that were withdrawn do not count, to which `fetch` goes anyway.
+    newest = store.newest()
+    last = withdrawing.floor(store.releases()[-1].usecase, newest, believed(trusted)) if newest else None
+    back_here = any(state.back(site.name, each) for each in (newest, last))
     return store.fetch(source, trusted, version=max(there), allow_rollback=back_here)
 
 

@@ -44,7 +44,7 @@ class State(StrEnum):
     CLOCK = "clock is behind"
     """Of what was signed, so its end would be seen too late."""
     WITHDRAWN = "withdrawn"
-    """What it runs was withdrawn, whatever its lease is."""
+    """What it runs was withdrawn, and its lease is not over."""
     NONE = "no lease"
     """Nothing was taken in yet, or the site trusts by a key alone."""
 
@@ -74,15 +74,17 @@ def standing(site: SiteHome, now: datetime | None = None) -> Standing:
     lease = trust.lease() if isinstance(trust, Trust) else None
     if lease is None:
         return Standing(site.name, State.NONE, None, f"{site.name} has no trust lease yet")
-    if taken_back := _withdrawn(site):
-        version, why = taken_back
-        said = f"{site.name} runs release {version}, which was {why}; it goes on until it has another"
-        return Standing(site.name, State.WITHDRAWN, lease.until, said, lease.issued)
-    if now >= lease.until:
+    taken_back = _withdrawn(site)
+    runs = f"release {taken_back[0]}, which was {taken_back[1]}" if taken_back else ""
+    if now >= lease.until:  # first: the service may have stopped by it
         days = (now - lease.until).days
         ended = f"its trust lease ended {lease.until:%Y-%m-%d}, {days} days ago"
-        said = f"{site.name} is STALE: {ended}; bring a newer bundle"
+        also = f", and it runs {runs}" if runs else ""
+        said = f"{site.name} is STALE: {ended}{also}; bring a newer bundle"
         return Standing(site.name, State.STALE, lease.until, said, lease.issued)
+    if runs:
+        said = f"{site.name} runs {runs}; it goes on until it has another"
+        return Standing(site.name, State.WITHDRAWN, lease.until, said, lease.issued)
     if now < lease.issued:
         said = (
             f"the clock of {site.name} says {now:%Y-%m-%d}, but what it trusts was signed "

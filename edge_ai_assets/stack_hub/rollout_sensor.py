@@ -127,11 +127,14 @@ def release_available(
         tick.tell_withdrawn(runs, taken_back)
         for name, version in runs.items():
             # An older release over the link; a newer one comes ring by ring, and for what is on the site's
-            # disk `service_down` asks.
-            if not (target and target.version < version and state.allows(name, target.version)):
+            # disk `service_down` asks. Older is the newest one, or what a rollback leaves.
+            takes = target is not None and state.allows(name, target.version)
+            older = any(state.allows(name, each) for each in range(1, version) if each not in taken_back)
+            if target is None or not older or (takes and target.version > version):
                 continue
+            failed = states[name].failed if takes else states[name].fell
             with looking.at(name):
-                if states[name].linked and not states[name].failed and not withdrawn.way_out(home.site(name)):
+                if states[name].linked and not failed and not withdrawn.way_out(home.site(name)):
                     asked.setdefault(name, f"release {version} was {taken_back[version]}")
         if home.rollout.exists():
             # What no link brings is on the site's disk already: after `resume` nothing else asks for it.
@@ -178,7 +181,12 @@ class _Tick:
             if self._memory.withdrawn.get(name) != version:
                 said = f"release {version} serves, and was {why[version]}"
                 self._events.append(telling.of_site("withdrawn", name, version, said))
-        self._memory.withdrawn = dict(runs)
+        # One that was not seen running anything now is not forgotten: it would be told again.
+        unseen = {name: n for name, n in self._memory.withdrawn.items() if not self._serves(name)}
+        self._memory.withdrawn = unseen | dict(runs)
+
+    def _serves(self, name: str) -> bool:
+        return name not in self._states or self._states[name].serving is not None
 
     def decide(self, course: Course, state: control.State, bake_minutes: int) -> Decision:
         """What is to be done, by evidence that is at most LOOK_SECONDS old."""

@@ -78,12 +78,13 @@ def way_out(site: SiteHome) -> Digest | None:
     except delivery.NothingInstalled:  # a rollback leaves nothing of what is here
         return None
     failed = running.failed and running.failed.release_id == wanted
-    return None if failed or wanted == running.release_id else wanted
+    return None if failed or wanted in taken_back else wanted
 
 
 def served_last(site: SiteHome) -> int | None:
     """The version that serves a site, or was last asked to; None when none ever was."""
-    if wish := folder.read_wish(site.root):
-        return wish.release.version
-    running = runtime(site.root, site.name).status()  # of a cluster, which keeps no wish in this folder
-    return running.version if running else None
+    # Not the wish first: what was wanted may have failed, and what was before goes on.
+    if running := runtime(site.root, site.name).status():
+        return running.version
+    wish = folder.read_wish(site.root)
+    return wish.release.version if wish else None

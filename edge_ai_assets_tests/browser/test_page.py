@@ -157,7 +157,7 @@ def test_the_strip_says_site_release_link_and_backlog(service: Service, page: Pa
     )
     score(page)
     expect(page.locator("#site")).to_have_text("bergen")
-    expect(page.locator("#release")).to_contain_text(re.compile(r"^7\s*01234567.* old"))
+    expect(page.locator("#release")).to_have_text(re.compile(r"^7\s*01234567.* old$"))
     expect(page.locator("#service")).to_have_text("answering")
     expect(page.locator("#link")).to_contain_text("down since 2 Jan")
     expect(page.locator("#backlog summary")).to_have_text("1 waiting")

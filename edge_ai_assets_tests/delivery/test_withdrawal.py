@@ -162,6 +162,11 @@ class TestSaying:
         assert said_of(custom) == found
 
 
+def test_a_reason_of_several_lines_is_one_line_of_a_log():
+    said = Withdrawal("ann", "it alarms\n2026-01-01 all is well\r\n\tat night", SAID.at)
+    assert str(said).endswith(": it alarms 2026-01-01 all is well at night")
+
+
 class TestSites:
     def test_a_site_without_it_takes_the_one_before(self, world):
         world.withdraw(3)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from edge_ai_assets.readings import lines as module
 from edge_ai_assets.readings.lines import DELIMITERS, as_data, as_lines, decoded, split, table, take_lines
+from edge_ai_assets.readings.raw import RawFile
+from edge_ai_assets.usecase import Source
 
 CELLS = st.text(st.sampled_from("a1 .,;\t|-\0\x0b\x85\u2028é😀'\ud800\""), max_size=6)
 """TextIOWrapper has made every line end a newline, so that none is in a line."""
@@ -60,3 +62,11 @@ def test_lines_are_the_same_however_they_are_read(lines, at_a_time, block, ended
             assert len(taken) == at_a_time or not rest
             found += taken
     assert found == text.removesuffix("\n").split("\n") or not text
+
+
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_a_byte_order_mark_inside_a_file_is_part_of_its_cell_wherever_a_chunk_begins(tmp_path, size):
+    path = tmp_path / "joined.csv"
+    path.write_bytes("a,b\n1,2\n\ufeff3,4\n\ufeff,5\n".encode())
+    chunks = list(RawFile(path, Source()).chunks(size))
+    assert [cell for chunk in chunks for cell in chunk.cells["a"].to_pylist()] == ["1", "\ufeff3", "\ufeff"]

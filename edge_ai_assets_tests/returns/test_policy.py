@@ -393,6 +393,15 @@ def test_rows_together_leave_as_each_by_itself(policy, contract, rows):
     assert together == {row.sequence: policy.row(row, contract) for row in made}
 
 
+@pytest.mark.parametrize("values", [[0.0, -0.0], [-0.0, 0.0], [1, 1.0, True], [True, 1.0, 1]])
+def test_a_pseudonym_does_not_depend_on_what_came_before(values):
+    def rule() -> rules.Rule:
+        field = usecase.EgressField(name="Flow", leaves="pseudonymised")
+        return rules.of(field, usecase.Feature(name="Flow"), "Flow", b"k" * 16)
+
+    assert list(rule()(values)) == [rule()([value])[0] for value in values]
+
+
 @given(st.lists(VALUES), st.integers(0, 12))
 def test_a_column_is_rounded_as_its_values_are(values, digits):
     field = usecase.EgressField(name="Flow", leaves="rounded", digits=digits)

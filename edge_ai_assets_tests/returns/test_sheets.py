@@ -111,6 +111,35 @@ def test_a_damaged_sheet_says_so_and_its_rows_are_still_there(outbox, batch):
     assert [row.record == b"" for row in outbox.rows(1, 4)] == [True, False, True, False]
 
 
+def test_a_sheet_that_has_not_all_of_its_scores_is_damaged(outbox, batch):
+    """Else those that it has not would wait for ever."""
+    outbox.append([batch(4)])
+    insights.derive(outbox)
+    (other,) = outbox._db.execute("SELECT sheet FROM sheets WHERE first = 2").fetchone()
+    outbox._db.execute("UPDATE sheets SET sheet = ? WHERE first = 1", (other,))
+    broken: defaultdict[str, list[int]] = defaultdict(list)
+    parts = [part for kind in KINDS for part in outbox.parts(kind)]
+    (found,) = columns.of_parts(parts, broken)
+    assert found.sequences.tolist() == [2, 4]
+    assert broken == {"unreadable sheet: it has not all of its scores": [1, 3]}
+    assert [row.record == b"" for row in outbox.rows(1, 4)] == [True, False, True, False]
+
+
+def test_sheets_that_take_turns_are_read_once(outbox, monkeypatch):
+    """Rows of two releases, say, that score side by side: a sheet for each row would fill the memory."""
+    outbox.append([blocks.plain(release=f"r{number % 2}") for number in range(20)])
+    insights.derive(outbox)
+    opened: list[bytes] = []
+    whole = sheets.opened
+    monkeypatch.setattr(sheets, "opened", lambda data: (opened.append(data), whole(data))[1])
+    parts = list(outbox.parts("anomaly"))
+    assert [part.sequences for part in parts] == [[number] for number in range(1, 21)]
+    assert len({id(part.sheet) for part in parts}) == 2
+    found = list(columns.of_parts(parts, defaultdict(list)))
+    assert [part.sequences.tolist() for part in found] == [[*range(1, 21, 2)], [*range(2, 21, 2)]]
+    assert len(opened) == 2
+
+
 @pytest.mark.parametrize(
     "parts", [{"times": b""}, {"sequences": bytes(9)}, {"scores": b""}, {"flags": b"\0"}]
 )
@@ -150,3 +179,17 @@ def test_a_score_is_uploaded_with_its_package(outbox, batch):
     outbox.acknowledge(1, "one", 7)
     assert outbox.prune(1 << 60).rows == 2 and in_sheets(outbox) == [(2, 4, 2)]
     assert outbox.counts().uploaded == 1 and not outbox.counts().conserved, "who deletes by hand is found out"
+
+
+def test_the_oldest_score_that_is_not_sent_is_found_behind_a_package_without_scores(outbox, batch):
+    """As one of lineage alone; and packages may be sent in any order."""
+    for at in (5, 3, 7):
+        outbox.append([blocks.plain(at=at)])
+    insights.derive(outbox)
+    for number, sequences in enumerate(([], [1], [2], [3]), 1):
+        package = PackageRow(number, f"{number}.zip", "", "", len(sequences), 0, 9, 1)
+        outbox.seal(package, sequences, [], {}, {})
+    for number, oldest in ((None, 3), (4, 3), (3, 5), (2, None), (1, None)):
+        if number:
+            outbox.uploaded(number, 9)
+        assert outbox.oldest_pending() == oldest

@@ -9,6 +9,7 @@ import pytest
 from edge_ai_assets.returns.outbox.outbox import PackageRow
 from edge_ai_assets.returns.road import together
 from edge_ai_assets.returns.road.link import LinkDown
+from edge_ai_assets.returns.road.roads import UplinkError
 
 PACKAGES = [PackageRow(number, f"{number}.zip", "", "", 0, 0, number, 0) for number in range(40)]
 
@@ -46,6 +47,25 @@ def test_after_a_failure_what_was_begun_ends_and_nothing_is_begun(many):
         pytest.fail("nothing was raised")
     assert 5 in begun and len(begun) < 15
     assert 5 not in told
+
+
+def test_what_trying_again_does_not_mend_is_raised_rather_than_a_cut():
+    begun, cut = threading.Event(), threading.Event()
+
+    def send(package, _):
+        if package.number:
+            begun.set()
+            assert cut.wait(60)
+            raise UplinkError("another package has this name")
+        assert begun.wait(60)
+        cut.set()
+        raise LinkDown("cut")
+
+    for _ in range(20):
+        with pytest.raises(UplinkError):
+            list(together.sent(PACKAGES[:2], 2, send))
+        begun.clear()
+        cut.clear()
 
 
 def test_whoever_waits_no_more_ends_the_sending():

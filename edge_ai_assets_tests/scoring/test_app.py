@@ -772,6 +772,19 @@ def test_too_much_that_waits_is_429_and_what_waits_is_answered(counted, monkeypa
     assert len(rows(site)) == 51_000
 
 
+@pytest.mark.parametrize("key", [None, "key"])
+def test_a_body_waits_from_when_it_came_and_not_only_when_it_was_read(site, monkeypatch, key):
+    body, waited, read = large(1000), [], module.App._read_rows
+
+    def watched(app: module.App, *given: Any) -> Any:
+        waited.append(app._waiting())
+        return read(app, *given)
+
+    monkeypatch.setattr(module.App, "_read_rows", watched)
+    assert site.score(body, key).status == site.score({"columns": COLUMNS}, key and "other").status == 200
+    assert waited[0] == len(json.dumps(body))
+
+
 @pytest.mark.parametrize("body", [{"records": [RECORD]}, large(3000)])
 @pytest.mark.parametrize(
     ("error", "status", "retry"),

@@ -21,6 +21,7 @@ from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.scoring import batch, lookback, supervisor
 from edge_ai_assets.scoring.batch import FileScored, score_file
 from edge_ai_assets.scoring.client import Client, ScoreAnswer, ServiceError
+from edge_ai_assets.scoring.http import MAX_BODY
 from edge_ai_assets.scoring.slices import Chunk, Cut, Slice, tables
 from edge_ai_assets_tests.tiny_model import tiny_release
 
@@ -148,6 +149,17 @@ def test_every_row_is_scored_rejected_or_of_the_baseline(site):
     assert done.outside == sum(row["Mode"] == "full" for row in service.rows)
     kept = pd.concat([pd.read_parquet(path) for path in site.rejected.iterdir()])
     assert sorted(kept["_line"]) == [62, 63, 64, 66] and kept["_file"].eq("a.csv").all()
+
+
+def test_why_rows_of_a_file_were_rejected_is_counted_by_reason(site, tmp_path):
+    service = Service()
+    score(site, service, deliver(site, ["r1,another file,1,eco,"]))
+    rows = ["run,time,Flow,Mode,fault", "r1,x,1,eco,", "r1,y,1,eco,", "r1,2026-01-01"]
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    copy = batch.hidden_copy(tmp_path / "mine.csv", site)
+    done = score(site, service, copy)
+    found = batch.why_rejected(copy, site)
+    assert done.rejected == found.total() == 3 and len(found) >= 2
 
 
 def test_a_file_of_broken_rows_only_is_dealt_with(site):
@@ -448,3 +460,30 @@ def test_through_a_real_service_into_the_outbox(site, tmp_path):
         supervisor.stop(site.root)
     assert len(rows) == done.scored == 54 and done.baseline == 6
     assert sum(row.predicted for row in rows) == done.anomalies > 0
+
+
+def test_wide_rows_go_in_requests_that_the_service_takes(site):
+    """2,000 rows of 2,160 inputs are 35 MB: refused by the service, for which a file is set aside."""
+    names = [f"s{number}" for number in range(240)]
+    case = usecases.loads(
+        "name: wide\nruns: {rows: 5000}\nlabel: {column: fault, positive: [1]}\nsites: [{name: north}]\n"
+        "windows: {rows: [2, 3], statistics: [mean, std, min, max]}\n"
+        f"features: [{', '.join(f'{{name: {name}}}' for name in names)}]\n"
+    )
+
+    class Sizes:
+        def __init__(self):
+            self.largest, self.rows = 0, 0
+
+        def score_table(self, table, *, key):
+            self.largest = max(self.largest, len(table))
+            rows = pa.ipc.open_stream(table).read_all().num_rows
+            self.rows += rows
+            return ScoreAnswer("r1", "", 0.5, "north/1", [0.5] * rows, [False] * rows, [False] * rows)
+
+    path = site.readings / "wide.csv"
+    line = ",".join(["1.5"] * 240) + ",0\n"
+    path.write_text(",".join([*names, "fault"]) + "\n" + line * 2000)
+    service = Sizes()
+    assert score(site, service, path, case).scored == service.rows == 2000
+    assert service.largest < MAX_BODY

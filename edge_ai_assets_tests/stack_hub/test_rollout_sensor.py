@@ -452,6 +452,14 @@ class TestWithdrawn:
         fleet.tick()
         assert sorted(site for word, site in fleet.told if word == "withdrawn") == sorted(fleet.states)
 
+    def test_one_that_cannot_be_looked_at_for_a_while_is_not_told_again(self, fleet, ways_out):
+        fleet.tick()
+        fleet.states["b1"] = rollout_sensor.UNSEEN
+        fleet.tick()
+        fleet.states["b1"] = SiteState(serving=3, since="then")
+        fleet.tick()
+        assert fleet.told.count(("withdrawn", "b1")) == 1
+
     def test_a_pause_does_not_keep_them(self, fleet, ways_out):
         control.pause(fleet.home, "bob", "holidays")
         assert len(fleet.tick()) == 5
@@ -470,6 +478,23 @@ class TestWithdrawn:
     def test_a_newer_one_comes_ring_by_ring(self, fleet, ways_out, monkeypatch):
         monkeypatch.setattr(pack, "newest", lambda *_: SimpleNamespace(version=4, image="sha256:4"))
         assert fleet.tick() == ["c1", "c2"]
+
+    @pytest.mark.parametrize(("to", "release"), [(3, 4), (1, 2)])
+    def test_what_a_rollback_leaves_is_gone_back_to(self, fleet, ways_out, monkeypatch, to, release):
+        """Release 3 serves and was withdrawn; it was rolled back to, or came after what was rolled back."""
+        monkeypatch.setattr(pack, "newest", lambda *_: SimpleNamespace(version=release, image="sha256:n"))
+        control.roll_back(fleet.home, "bob", "false alarms", to=to, release=release, sites=None)
+        assert sorted(fleet.tick()) == ["b1", "b2", "c1", "c2", "e1"]
+        fell = Failure("sha256:1", "it was not ready", "then")
+        fleet.states = dict.fromkeys(fleet.states, SiteState(serving=3, since="then", fell=fell))
+        assert fleet.tick() == []
+
+    def test_where_a_rollback_leaves_none_nobody_is_asked(self, fleet, ways_out, monkeypatch):
+        said = pack.withdrawn(None, None)[3]
+        monkeypatch.setattr(pack, "withdrawn", lambda *_: dict.fromkeys((1, 2, 3), said))
+        monkeypatch.setattr(pack, "newest", lambda *_: SimpleNamespace(version=4, image="sha256:4"))
+        control.roll_back(fleet.home, "bob", "false alarms", to=3, release=4, sites=None)
+        assert fleet.tick() == []
 
     def test_one_that_an_operator_rolled_back_goes_where_he_says(self, fleet, ways_out):
         control.roll_back(fleet.home, "bob", "false alarms", to=1, release=3, sites=["b1"])

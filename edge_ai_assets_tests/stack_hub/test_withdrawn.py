@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from edge_ai_assets.azure.assets import release as azure_release
 from edge_ai_assets.azure.far_registry import FarRegistry
 from edge_ai_assets.azure.withdraw_job import withdraw_release
 from edge_ai_assets.delivery import metadata, pack
-from edge_ai_assets.delivery.errors import DeliveryError, UnreachableError, WithdrawnError
+from edge_ai_assets.delivery.errors import DeliveryError, DeniedError, UnreachableError, WithdrawnError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.here import NotHere
@@ -181,6 +182,13 @@ class TestOneThatRunsIt:
         control.roll_back(home, "bob", "false alarms", to=1, release=3, sites=None)
         assert withdrawn.serving(site)[0] == 3 and waiting.service(site) is None
 
+    def test_that_its_lease_is_over_is_said_too(self, home, served):
+        take_back(home, 3)
+        lease.looked_at(home, CASE)
+        found = lease.standing(home.site("north"), datetime.now(UTC) + timedelta(days=400))
+        assert found.state is State.STALE and "which was withdrawn by ann" in found.sentence
+        assert "its trust lease ended" in found.sentence and "it goes on" not in found.sentence
+
     def test_a_cluster_that_does_not_answer_stops_nothing(self, home, served, monkeypatch):
         take_back(home, 3)
         lease.looked_at(home, CASE)
@@ -243,6 +251,25 @@ class TestOneThatDoesNot:
         assert steps.roll_back(home, CASE, "bob", "false alarms").state.backs[-1].to == 1
         with pytest.raises(RolloutError, match=r"release 2 is none to go back to: there are 1$"):
             steps.roll_back(home, CASE, "bob", "false alarms", to=2)
+
+    def test_past_one_that_was_rolled_back_from_it_goes_further_back(self, home):
+        """Release 2 was bad here, 3 followed and is withdrawn: what is left is 1, older than both."""
+        control.roll_back(home, "bob", "false alarms", to=1, release=2, sites=None)
+        site = home.site("south")
+        take_back(home, 3)
+        lease.renew(home.site("north"), home, CASE)
+        assert fetch(home.site("north")) == 1
+        SiteStore(site.root).renew(Layout(home.registry), provision.trust(site))  # and where it is not yet
+        assert fetch(site) == 1 and delivery.installed(site).version == 1
+
+    def test_where_each_was_withdrawn_what_serves_stays_and_not_what_was_asked_for(self, home, monkeypatch):
+        site = home.site("north")  # was asked to run 3, which failed: 2 goes on
+        take_back(home, 3, 2, 1)
+        lease.renew(site, home, CASE)
+        running = Running(image_of(home, 2), 2, None, None)
+        for module in (withdrawn, delivery):
+            monkeypatch.setattr(module, "runtime", lambda *_: SimpleNamespace(status=lambda: running))
+        assert delivery.installed(site).version == 2 and withdrawn.way_out(site) is None
 
     def test_another_release_ends_it_all(self, home):
         take_back(home, 3)
@@ -392,6 +419,18 @@ class TestCommand:
         said = run(image_of(home, 2)[:19], "--reason", "bad, too")
         assert "release 2 was withdrawn by" in said and ": bad, too\n" in said
         assert "the newest release is 1 now" in said
+
+    @pytest.mark.parametrize("error", [UnreachableError("away"), DeniedError("the secret is over")])
+    def test_what_cannot_be_published_is_withdrawn_and_recorded_all_the_same(
+        self, home, run, monkeypatch, error
+    ):
+        def publish(self, home):
+            raise error
+
+        monkeypatch.setattr(FarRegistry, "publish", publish)
+        found = json.loads(run("3", "--reason", "bad", "--json"))
+        assert found["withdrawn"] == 3 and found["not_published_yet"] == str(error)
+        assert 3 in pack.withdrawn(home.registry, home.keys)
 
     @pytest.mark.parametrize("name", ["sha256:00000000", "abc", "latest"])
     def test_by_a_name_that_is_none(self, run, name):

@@ -99,6 +99,8 @@ def _rounded(digits: int, values: np.ndarray) -> np.ndarray:
 def _pseudonym(key: bytes, name: str, value: Value) -> Value:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
+    if isinstance(value, float):
+        value += 0.0  # makes 0.0 of -0.0, which is the same to a cache
     return hmac.new(key, f"{name}\0{value}".encode(), hashlib.sha256).hexdigest()[:16]
 
 

@@ -68,13 +68,15 @@ class Census(Store):
 
     def oldest_pending(self) -> int | None:
         """When the oldest score that still has a way to go was scored, in µs; None if there is none."""
-        unsent = f"(SELECT coalesce(min(number), {SEALED} + 1) FROM packages WHERE uploaded_at IS NULL)"
+        unsent = f"SELECT number FROM packages WHERE uploaded_at IS NULL UNION ALL SELECT {SEALED} + 1"
         waiting = " UNION ALL ".join(
             f"SELECT min(sequence) AS sequence FROM scores WHERE {where}"
             for where in (UNCLASSIFIED, *OF_A_KIND)
         )
         unfolded = f"SELECT scored_at FROM scores WHERE sequence IN ({waiting})"
-        packed = f"SELECT min(scored_at) FROM scores WHERE disposition IS NULL AND package = {unsent}"
+        # Of each package for itself, as one may hold no score: its first in the index by package and time.
+        oldest = "SELECT min(scored_at) FROM scores WHERE disposition IS NULL AND package = number"
+        packed = f"SELECT ({oldest}) FROM ({unsent})"
         blocks = "SELECT * FROM (SELECT scored_at FROM journal ORDER BY first LIMIT 1)"
         row = self._db.execute(
             f"SELECT min(scored_at) FROM ({unfolded} UNION ALL {packed} UNION ALL {blocks})"

@@ -52,18 +52,22 @@ def of_parts(parts: Iterable[Part], broken: defaultdict[str, list[int]]) -> Iter
         parts: in any order.
         broken: gets the scores that cannot be read, by reason.
     """
-    found: defaultdict[tuple[Any, ...], list[tuple[Sheet, list[int]]]] = defaultdict(list)
+    chosen: defaultdict[tuple[str, str, bytes], list[int]] = defaultdict(list)
     for part in parts:
         yield from of_rows(part.rows, broken)
-        if part.rows:
-            continue
+        if not part.rows:
+            chosen[part.release, part.kind, part.sheet] += part.sequences
+    found: defaultdict[tuple[Any, ...], list[tuple[Sheet, list[int]]]] = defaultdict(list)
+    for (release, kind, data), sequences in chosen.items():
         try:
-            sheet = sheets.opened(part.sheet)
+            sheet = sheets.opened(data)
+            if not set(sequences) <= set(sheets.sequences(sheet)):
+                raise ValueError("unreadable sheet: it has not all of its scores")
         except ValueError as error:
-            broken[str(error)] += part.sequences
+            broken[str(error)] += sequences
             continue
-        shape = part.release, part.kind, sheet.names, tuple(sheet.texts), tuple(sheet.context)
-        found[shape].append((sheet, part.sequences))
+        shape = release, kind, sheet.names, tuple(sheet.texts), tuple(sheet.context)
+        found[shape].append((sheet, sequences))
     for (release, kind, *_), alike in found.items():
         yield _joined(release, kind, alike)
 
@@ -106,7 +110,6 @@ def _joined(release: str, kind: str | None, parts: Sequence[tuple[Sheet, list[in
     """Some rows of sheets that are alike."""
     alike = [sheet for sheet, _ in parts]
     names, texts, context = alike[0].names, alike[0].texts, alike[0].context
-    # By each part for itself: two parts may be of one sheet.
     chosen = np.concatenate([np.isin(np.frombuffer(sheet.sequences, "<i8"), some) for sheet, some in parts])
     whole = bool(chosen.all())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import cache, partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -60,9 +61,14 @@ class Kept(Store):
         query = f"SELECT sequence, {held} FROM scores WHERE kind = ? AND {WAITING} AND sequence > ?"
         after = 0
         while found := self._db.execute(f"{query} ORDER BY sequence LIMIT {PAGE}", (kind, after)).fetchall():
+            # Scores of several sheets may take turns: each sheet is read, and held, once a page.
+            cut = cache(partial(self._cut, kind))
             for sheet, alike in groupby(found, itemgetter(1)):
                 sequences = [sequence for sequence, _ in alike]
-                yield self._part(kind, sequences) if sheet is None else self._cut(kind, sequences, sheet)
+                if sheet is None:
+                    yield self._part(kind, sequences)
+                else:
+                    yield cut(sheet)._replace(sequences=sequences)
             after = found[-1][0]
 
     def _part(self, kind: str, sequences: list[int]) -> Part:
@@ -70,11 +76,12 @@ class Kept(Store):
         rows = self._scores(f"sequence IN {GIVEN} ORDER BY sequence", keys)
         return Part(kind, sequences, "", b"", 0, rows)
 
-    def _cut(self, kind: str, sequences: list[int], first: int) -> Part:
-        release = "(SELECT release FROM scores WHERE sequence = ?)"
-        query = f"SELECT {release}, sheet, rows FROM sheets WHERE first = ?"
-        found, sheet, rows = self._db.execute(query, (sequences[0], first)).fetchone()
-        return Part(kind, sequences, found, sheet, rows, [])
+    def _cut(self, kind: str, first: int) -> Part:
+        """Of a sheet, without sequences."""
+        of_one = "SELECT release FROM scores WHERE scores.sheet = first AND sequence BETWEEN first AND last"
+        query = f"SELECT ({of_one}), sheet, rows FROM sheets WHERE first = ?"
+        found, sheet, rows = self._db.execute(query, (first,)).fetchone()
+        return Part(kind, [], found, sheet, rows, [])
 
     def _scores(self, where: str, *values: Any) -> list[ScoreRow]:
         """Rows with their records."""
@@ -99,6 +106,6 @@ class Kept(Store):
 
 def _own(row: tuple[Any, ...], held: dict[int, Any]) -> Iterable[Any]:
     *own, sheet = row
-    if not own[6] and sheet is not None and (found := held[sheet]):
-        own[6] = journal.record(found[0], found[1][row[0]])
+    if not own[6] and sheet is not None and (found := held[sheet]) and own[0] in found[1]:
+        own[6] = journal.record(found[0], found[1][own[0]])
     return own

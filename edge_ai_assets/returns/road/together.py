@@ -17,6 +17,7 @@ def sent(
     """Each package as soon as it is sent, with what `send` returned for it.
 
     When one fails, those that were begun go on, none is begun any more, and the error is raised at the end.
+    Of several errors that is the first, one that trying again does not mend before any LinkDown.
 
     Args:
         packages: begun in this order.
@@ -47,7 +48,8 @@ def sent(
                 if done.cancelled():
                     continue
                 if error := done.exception():
-                    failed = failed or error
+                    if failed is None or (isinstance(failed, LinkDown) and not isinstance(error, LinkDown)):
+                        failed = error
                     for other in sending:
                         other.cancel()
                 else:

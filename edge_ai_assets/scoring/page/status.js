@@ -32,8 +32,8 @@ export function show(status) {
   byId("release").replaceChildren(
     el("span", { class: "strong" }, String(status.version)),
     el("span", { class: "code", title: status.release }, short(status.release)),
-    old === null ? null : el("span", { class: "quiet", title: `in use since ${timeText(status.release_since)}` }, `${old} old`),
-    status.withdrawn ? el("span", { class: "strong", title: status.withdrawn }, light("bad"), "withdrawn") : null,
+    old === null ? "" : el("span", { class: "quiet", title: `in use since ${timeText(status.release_since)}` }, `${old} old`),
+    status.withdrawn ? el("span", { class: "strong", title: status.withdrawn }, light("bad"), "withdrawn") : "",
   );
   trust(status.trust);
   const [kind, word] = LINK[status.link?.state] ?? LINK.unknown;

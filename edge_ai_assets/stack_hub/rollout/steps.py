@@ -128,7 +128,7 @@ def withdraw(home: Home, usecase: UseCase, who: str, why: str, *, release: int) 
     wanted = Withdrawal(said.who, said.why, said.at)
     held = pack.withdraw(home.registry, home.keys, release, wanted, usecase.delivery.lease)
     for path in home.media.rglob(f"{usecase.name}-{release}.bundle*"):
-        path.unlink()
+        path.unlink(missing_ok=True)  # another may have taken it away
     newest = pack.newest(home.registry, home.keys)
     told = f"release {release} was {held}"
     after = {"newest": newest.version} if newest else {}

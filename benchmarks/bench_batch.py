@@ -27,7 +27,7 @@ from edge_ai_assets.home import SiteHome
 from edge_ai_assets.scoring import batch, slices
 from edge_ai_assets.scoring.client import Client
 
-ROWS, SITE = 200_000, "bench"
+ROWS, SITE = 1_000_000, "bench"
 USECASE = f"""
 name: bench
 description: Eight numbers, as the peers of the scoring benchmark get them.

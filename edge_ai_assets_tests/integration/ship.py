@@ -171,6 +171,10 @@ class Ship:
         except (OutboxFull, DiskFull) as error:
             self.met[type(error).__name__] += 1
             return None
+        except sqlite3.OperationalError as error:  # it cannot even be opened: the service is started again
+            assert self._writer is None and self.no_room(error), error
+            self.met["service that did not start"] += 1
+            return None
         assert (receipt.first, receipt.rows, receipt.repeated) == (first, rows, False), "no gap, no reuse"
         again = self.writer().run(lambda outbox: outbox.find(key, b""))
         assert again is not None and (again.first, again.rows) == (first, rows), "an answer that was lost"
@@ -328,12 +332,18 @@ class Ship:
         try:
             yield
         except sqlite3.OperationalError as error:
-            assert error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL, error
+            assert self.no_room(error), error
             self.met["steps without room"] += 1
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
             self.met["steps without room"] += 1
+
+    def no_room(self, error: sqlite3.OperationalError) -> bool:
+        """Whether that is because the disk is full: for SQLite's shared memory it is an error of the disk."""
+        code, there = error.sqlite_errorcode & 0xFF, os.statvfs(self.site.root)
+        no_shared_memory = code == sqlite3.SQLITE_IOERR and there.f_bavail * there.f_frsize < 32_768
+        return code == sqlite3.SQLITE_FULL or no_shared_memory
 
     # What must hold.
 

@@ -56,6 +56,6 @@ def sent(
                     yield sending[done], done.result()
         finally:
             ended.set()
-            workers.shutdown(wait=False, cancel_futures=True)
+            workers.shutdown(cancel_futures=True)
     if failed:
         raise failed

@@ -168,7 +168,8 @@ def _carry(ends: Sequence[int], sky: Sky, meter: Meter) -> None:
     """Each packet that comes at one end: lost, or paced, delayed and put out at the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(-20)  # a link does not wait for a busy machine
+    # A link does not wait for a busy machine; being nice counts only among the processes of one session.
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(10))
     chance = random.Random(1)  # noqa: S311 (it need not be secret)
     waiting: list[tuple[float, int, int, bytes]] = []
     free = dict.fromkeys(ends, 0.0)

@@ -6,7 +6,8 @@ blob in one request.
 
 Many blocks are under way at once, of several packages, since a long link is idle while one waits for its
 answer. Over such a link they are small: one that lost a packet comes through later, and only what came
-through whole is kept after a cut. Over a short one they are few and large: each costs the site some CPU.
+through whole is kept after a cut. But not smaller: each has headers of its own. Over a short one they are few
+and large: each costs the site some CPU.
 """
 
 from __future__ import annotations
@@ -34,10 +35,9 @@ from edge_ai_assets.returns.road.uplink import digest_of
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient
 
-FIRST, MOST = 48, 104
-"""Blocks under way at the start, and at most."""
-COST = 85
-"""Of those a cut costs so many: the others have come through a long link, their answers are on the way."""
+COST, MOST = 43, 52
+"""Blocks under way at the start, and at most: of these a cut costs no more than those, since the others have
+come through a long link, and their answers are on the way."""
 UNDER_WAY = 1024 * 1024
 """Bytes of the blocks that a cut costs."""
 LARGE = 8
@@ -48,8 +48,10 @@ TOGETHER = 16
 """Packages under way at once: while one waits for its last block, or for being made of them, others go on."""
 ONE_REQUEST = 64 * 1024
 """Bytes of a package that is sent in one request."""
-RANGE = 8
+RANGE = 4
 """Small blocks that leave with one word: the ledger writes a line for it, durably."""
+USER_AGENT = "edge_ai_assets"
+"""The client's own is eight times as long, and goes with each block."""
 SLOWEST = 10_000
 """Bytes per second below which a link counts as down: what the system holds ready to send gets so much longer
 to be answered."""
@@ -81,7 +83,7 @@ class BlobUplink:
         # See `_through`.
         patience = account.read_seconds + MOST * self.small / SLOWEST
         way = transport(MOST + TOGETHER, patience, **account.connecting())
-        self._client = account.container(container, transport=way)
+        self._client = account.container(container, transport=way, base_user_agent=USER_AGENT)
         first = blocks_at_first(self.small, pace) * self.small
         self._under_way = UnderWay(first, MOST * self.small, self.small)
 
@@ -246,7 +248,7 @@ def _came_through(request: Future[None]) -> bool:
 
 def blocks_at_first(block: int, pace: Pace) -> int:
     """How many blocks are under way at the start: no more than the pace lets through before they are slow."""
-    return FIRST if pace.rate is None else max(1, min(FIRST, int(SLOW_SECONDS * pace.rate / block)))
+    return COST if pace.rate is None else max(1, min(COST, int(SLOW_SECONDS * pace.rate / block)))
 
 
 def block_id(first: int, digest: str, block: int) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from azure.core.pipeline.transport import RequestsTransport
 
 CONGESTION_CONTROL = b"bbr"
+UNSAID = frozenset({"Accept", "Accept-Encoding", "Connection"})
+"""Headers of the clients that say what holds without them; they go with each block."""
 PIECE = 64 * 1024
 """Bytes that are handed to the system at once."""
 
@@ -79,14 +81,12 @@ def _pools(sending_seconds: float) -> dict[str, type[HTTPConnectionPool]]:
             _begin_anew(self.sock)
             super().putrequest(*request, **options)
 
-    class Secure(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.sock.settimeout(sending_seconds)
+        def putheader(self, header: Any, *values: Any) -> None:
+            if header not in UNSAID:
+                super().putheader(header, *values)
 
-        def putrequest(self, *request: Any, **options: Any) -> None:
-            _begin_anew(self.sock)
-            super().putrequest(*request, **options)
+    class Secure(Plain, HTTPSConnection):
+        pass
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

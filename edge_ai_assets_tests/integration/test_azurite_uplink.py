@@ -222,14 +222,14 @@ def test_over_a_short_link_blocks_are_large_and_a_cut_costs_no_more(
 
 def test_a_slow_link_is_no_cut(azurite, container, tmp_path):
     """A block takes longer than the time-outs, and comes through: they are about silence, not about size."""
-    package = Package(tmp_path, 18 * BLOCK)
+    package = Package(tmp_path, 9 * BLOCK)
     with Proxy(azurite.blobs, pause=0.5) as proxy:
         slow = azurite.account(
             "cloud", endpoint=f"http://127.0.0.1:{proxy.port}/cloud", connect_seconds=1.5, read_seconds=1.5
         )
         began = time.monotonic()
-        uplink = BlobUplink(slow, container, "bergen", under_way=6 * UNDER_WAY)
-        assert package.through(uplink) == 18 * BLOCK
+        uplink = BlobUplink(slow, container, "bergen", under_way=3 * UNDER_WAY)
+        assert package.through(uplink) == 9 * BLOCK
     assert time.monotonic() - began > 1.6
 
 

@@ -19,7 +19,7 @@ import pytest
 from edge_ai_assets.resources import account as accounts
 from edge_ai_assets.resources.account import HUB_API_VERSION, Account
 from edge_ai_assets.resources.blob_notes import BlobNotes
-from edge_ai_assets.resources.blob_uplink import BlobUplink, block_id, blocks_at_first
+from edge_ai_assets.resources.blob_uplink import COST, BlobUplink, block_id, blocks_at_first
 from edge_ai_assets.resources.storage_queue import StorageQueue
 from edge_ai_assets.returns.hub.queue import QueueError
 from edge_ai_assets.returns.package import packages
@@ -163,7 +163,7 @@ def test_block_names_tell_place_file_and_size_apart():
 
 @pytest.mark.parametrize(
     ("block", "rate", "blocks"),
-    [(2**13, None, 48), (2**13, 250_000, 48), (2**13, 30_000, 9), (2**18, 250_000, 2), (2**22, 1_000, 1)],
+    [(2**13, None, COST), (2**13, 250_000, COST), (2**13, 30_000, 9), (2**18, 250_000, 2), (2**22, 1_000, 1)],
 )
 def test_a_slow_pace_begins_with_few_blocks(block, rate, blocks):
     """A server closes a connection on which nothing comes for minutes; and a cut is to be noticed soon."""

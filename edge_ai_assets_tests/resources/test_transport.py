@@ -13,6 +13,7 @@ import pytest
 
 from edge_ai_assets.resources import transport
 from edge_ai_assets.resources.account import Account
+from edge_ai_assets_tests.contract.tls_server import Answer, serving
 
 TCP_CC_INFO = 26
 
@@ -90,6 +91,20 @@ def test_as_many_connections_as_asked_for_are_kept_open():
                     done.result()
         server.shutdown()
     assert len(opened) == 20
+
+
+def test_what_holds_without_being_said_is_not_sent(tmp_path):
+    """Over TLS too; what is sent is signed all the same."""
+    from azure.core.credentials import AzureNamedKeyCredential
+
+    with serving(tmp_path, lambda _: Answer(201, {"ETag": "x"})) as server:
+        account = Account(f"{server.endpoint}/a", AzureNamedKeyCredential("a", "YQ=="), ca=server.ca)
+        way = transport.transport(1, **account.connecting())
+        account.container("c", transport=way).get_blob_client("b").stage_block("YQ==", b"x" * 1000)
+    (asked,) = server.asked
+    assert asked.body == b"x" * 1000
+    assert {"authorization", "content-length", "host"} <= asked.headers.keys()
+    assert not {name.lower() for name in transport.UNSAID} & asked.headers.keys()
 
 
 def slow(port_of: list[int], taken: threading.Event, release: threading.Event) -> None:

@@ -6,9 +6,10 @@ counting.
   (WAL) and the same durability (`synchronous=FULL`), and nothing else: no numbering without gaps, no
   idempotency keys, no foreign writer to give way to. The file is what little can beat: our block, made
   already, at its end, and fdatasync.
-- Unfolding blocks of 1, 32 and 1,000 rows: narrow rows, sheets of their records, indexes and tally, and the
-  pauses that it makes for the service; beside it the bare table, 1,000 rows a commit.
-- Counting 1,000,000 rows: `counts` reads the tally; SELECT count(*) … GROUP BY, of the same file, all rows.
+- Unfolding blocks of 1, 32 and 1,000 rows: sheets of their records, lots, tally, and the pauses that it makes
+  for the service; beside it the bare table, 1,000 rows a commit.
+- Counting 1,000,000 scores with a row each: `counts` reads the tally; SELECT count(*) … GROUP BY, of the same
+  file, all rows.
 
 Why: each score is in here before it is answered, the way home takes up what was scored in an hour in a
 minute, and `counts` is what every status and every sensor asks for.
@@ -29,6 +30,7 @@ import blocks
 import numpy as np
 from measure import ROUNDS, scratch, side_by_side, tell
 
+from edge_ai_assets.returns.outbox import insights
 from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
 from edge_ai_assets.returns.outbox.schema import RECORD_SCHEMA
 
@@ -84,10 +86,10 @@ def unfolding(
         }
         for rows, outbox in outboxes.items():
             fill(outbox, rows, ROUNDS * UNFOLDED)
-        ways = {str(rows): partial(outbox.unfold, UNFOLDED) for rows, outbox in outboxes.items()}
+        ways = {str(rows): partial(insights.derive, outbox, UNFOLDED) for rows, outbox in outboxes.items()}
         seconds = side_by_side({**ways, "bare": repeated(UNFOLDED // 1_000, partial(insert, bare, 1_000))})
         for outbox in outboxes.values():
-            assert outbox.counts() == outbox.recount() and outbox.unclassified(1)
+            assert outbox.counts() == outbox.recount() and outbox.waiting(1)
     for rows in outboxes:
         figures[f"unfold_blocks_of_{rows}_rows_per_second"] = UNFOLDED / seconds[str(rows)]
         ratios[f"unfold_blocks_of_{rows}_to_bare_1000"] = seconds["bare"] / seconds[str(rows)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,3 +44,21 @@ def of(
                 )
             ),
         )
+
+
+def cut(made: Iterable[tuple[int, bytes]], rows: int) -> Iterator[tuple[int, bytes]]:
+    """The same rows in blocks of at most so many."""
+    for number, data in made:
+        block = journal.opened(data, journal.BLOCK_SCHEMA, number)
+        width = 8 * len(block.names)
+        for start in range(0, number, rows):
+            end = min(start + rows, number)
+            part = Block(
+                block.names,
+                block.values[width * start : width * end],
+                {name: values[start:end] for name, values in block.texts.items()},
+                block.scores[8 * start : 8 * end],
+                block.flags[start:end],
+                {name: values[start:end] for name, values in block.context.items()},
+            )
+            yield end - start, journal.encode(part)

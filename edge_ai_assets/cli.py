@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -22,6 +21,7 @@ from edge_ai_assets.bundle_cli import bundle
 from edge_ai_assets.doctor_cli import doctor
 from edge_ai_assets.keys_cli import keys
 from edge_ai_assets.ledger_cli import ledger
+from edge_ai_assets.link_cli import links
 from edge_ai_assets.release_cli import release
 from edge_ai_assets.returns_cli import returns
 from edge_ai_assets.rollout_cli import rollout
@@ -45,7 +45,6 @@ app = typer.Typer(
     help="Train on Azure, score where the internet is not, and bring home what may leave.\n\n"
     "Everything local lies in one folder: `EDGE_AI_HOME`, by default `.edge-ai/`.",
 )
-links = typer.Typer(no_args_is_help=True, help="The link of each site: cut it, restore it, look at it.")
 cases = typer.Typer(
     no_args_is_help=True, help="Use cases: draft one from your own readings, check one you edited."
 )
@@ -70,12 +69,6 @@ REASONS = 5
 """Most reasons that are told why rows of a file were rejected."""
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as one JSON object.")]
-
-
-class LinkAction(StrEnum):
-    UP = "up"
-    DOWN = "down"
-    STATUS = "status"
 
 
 def main() -> None:
@@ -176,6 +169,7 @@ def demo(
     chosen = (
         _for_data(data, usecase) if data else usecases.load(usecase or usecases.BUNDLED / "pump-station.yaml")
     )
+    usecases.check_egress(chosen)
     _end(story.run(home, chosen, data, say), as_json)
 
 
@@ -227,52 +221,6 @@ def status_(as_json: Json = False) -> None:
         show.status(now, show.console())
     if not all(conserved(site) for site in now["sites"].values()) or now["global"]["duplicates"]:
         sys.exit(FAILED)
-
-
-def _link(action: LinkAction, site: str | None, as_json: bool) -> None:
-    from edge_ai_assets import show
-    from edge_ai_assets.returns.road.link import Link
-    from edge_ai_assets.stack_hub import connecting
-
-    _, usecase = here.home_and_usecase()
-    found = {}
-    names = [each.name for each in usecase.sites] if site is None else [site]
-    for at in map(here.site, names):
-        link = Link(at.root)
-        state = {LinkAction.UP: link.restore, LinkAction.DOWN: link.cut}.get(
-            action, lambda link=link: link.state
-        )()
-        if action is LinkAction.UP:
-            connecting.hint(at)
-        found[at.name] = {"state": state.state, "since": state.since or None, "changes": state.changes}
-    if as_json:
-        _answer(found)
-    else:
-        table = Table("site", "link", "since")
-        for name, state in found.items():
-            table.add_row(name, str(state["state"]), str(state["since"] or "ever"))
-        show.console().print(table)
-
-
-Site = Annotated[str | None, typer.Option("--site", help="Only this site; all when absent.")]
-
-
-@links.command("up")
-def link_up(site: Site = None, as_json: Json = False) -> None:
-    """Restore the link: the backlog of the site is uploaded by a sensor."""
-    _link(LinkAction.UP, site, as_json)
-
-
-@links.command("down")
-def link_down(site: Site = None, as_json: Json = False) -> None:
-    """Cut the link: scoring goes on, what may leave waits."""
-    _link(LinkAction.DOWN, site, as_json)
-
-
-@links.command("status")
-def link_status(site: Site = None, as_json: Json = False) -> None:
-    """Which links are up, and since when."""
-    _link(LinkAction.STATUS, site, as_json)
 
 
 @app.command()
@@ -379,6 +327,7 @@ def usecase_check(
 ) -> None:
     """Check a use case; every problem is a line with file, line, field, value and bound."""
     checked = usecases.load(file)
+    usecases.check_egress(checked, str(file))
     found = {
         "name": checked.name,
         "digest": checked.digest,
@@ -396,7 +345,10 @@ def explain(
     insight: Annotated[str, typer.Argument(metavar="INSIGHT_ID", help="SITE/SEQUENCE, such as bergen/812.")],
     as_json: Json = False,
 ) -> None:
-    """Walk from an insight back to its package, score, release, model, training data and runs."""
+    """Walk from an insight back to its package, score, release, model, training data and runs.
+
+    On Azure and on the site: each says what it has, and the command that says the rest on the other side.
+    """
     from edge_ai_assets import show
     from edge_ai_assets.explain import explain as walk
 

@@ -1,158 +1,130 @@
-"""The way of one insight, from the global table back to the training data and the runs that made it."""
+"""The way of one score, from the global table, or from the site that made it, back to the training data and
+the runs that made it. What each place knows of it is told by `explaining`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from edge_ai_assets.delivery import pack
-from edge_ai_assets.home import Home
-from edge_ai_assets.metadata import plain
-from edge_ai_assets.returns.egress.ledger import of_package
-from edge_ai_assets.returns.inbox import history, tables
-from edge_ai_assets.returns.outbox.outbox import Outbox
+from edge_ai_assets.delivery.release import Release
+from edge_ai_assets.explaining import aboard, ashore, making, running
+from edge_ai_assets.explaining.ashore import UnknownInsight
+from edge_ai_assets.home import Home, SiteHome
+
+__all__ = ["UnknownInsight", "explain"]
 
 DIGITS = 18
 """Most of a sequence: it has 64 bits."""
 
 
-class UnknownInsight(KeyError):
-    """There is no such insight."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
 def explain(home: Home, insight_id: str) -> dict[str, Any]:
-    """Walk from an insight to its origin.
+    """Walk from a score to its origin.
 
     Args:
         insight_id: `SITE/SEQUENCE`.
 
     Returns:
-        insight, package, ledger (what left the site for that package; None where the site's disk is not
-        here), score (the site's own record, likewise), release, model, training_set, runs: Dagster run ids
-        by what they made, those of a site with a Dagster of its own as they came home, and completeness: how
-        much of the site came, and which release it ran since when.
+        insight (as it came home; `came` says why it did not), package, ledger (what left the site for that
+        package), score (the site's own record and what became of it), release, model, training_set, runs:
+        Dagster run ids by what they did, those of a site with a Dagster of its own as they came home,
+        completeness: how much of the site came, and which release it ran since when, and elsewhere: for what
+        is None because it is not on this machine, the command that tells it there. What is None without that
+        is known nowhere.
 
     Raises:
-        UnknownInsight: no insight has that id, or the id has another form.
+        UnknownInsight: no score has that id, it has not come yet, or the id has another form.
+        OutboxError: the site's outbox is here and damaged.
     """
     site, slash, number = insight_id.rpartition("/")
-    if not slash or not number.isascii() or not number.isdigit() or len(number) > DIGITS:
+    if not slash or not number.isascii() or not number.isdigit() or len(number) > DIGITS or not int(number):
         raise UnknownInsight(f"{insight_id!r} is no insight id: they look like bergen/812")
-    try:
-        found = tables.insight(home.tables, site, int(number))
-    except KeyError as error:
-        raise UnknownInsight(f"{error.args[0]}: see `edge-ai status` for what came home") from error
-    package = found.pop("package")
-    if package is None:
-        raise UnknownInsight(f"the package of {insight_id} is being received: ask again in a moment")
-    release = _release(home, found["release"])
-    return {
-        "insight": found,
+    if home.own_site not in (None, site):
+        raise UnknownInsight(
+            f"{home.root} is the home of site {home.own_site!r}: of {site!r} Azure's side knows, not this one"
+        )
+    sequence, log = int(number), running.log(home, site)
+    completeness = _completeness(home, site)
+    score = _score(home.site(site), sequence)
+    insight = _insight(home, site, sequence, score, completeness["watermark"])
+    package = insight.pop("package")
+    name = package.get("name") if package else None
+    if name and home.own_site is None:
+        package |= running.departure(log, name)
+    scoring = running.scoring(log, sequence)
+    version = scoring.metadata.get("release") if scoring else None
+    release = _release(home, site, insight.get("release") or (score or {}).get("release"), version)
+    trained = {"training": release.run_id} if release and release.run_id else {}
+    found = {
+        "insight": insight,
         "package": package,
-        "ledger": _ledger(home, site, package["name"]),
-        "score": _score(home, site, int(number)),
-        "release": release,
-        "model": _model(home, release["run_id"]),
-        "training_set": _training_set(home, release["data_version"]),
-        "runs": {"training": release["run_id"], **_runs(home, site, package["name"])},
-        "completeness": _completeness(home, site),
+        "ledger": _ledger(home.site(site), package) if score else None,
+        "score": score,
+        "release": making.told(home, release) if release else None,
+        "model": _model(home, site, release) if release else None,
+        "training_set": making.training_set(home, release) if release and home.own_site is None else None,
+        "runs": {**trained, **running.runs(log, sequence, name)},
+        "completeness": {**completeness, "releases": running.releases(log)},
     }
+    return {**found, "elsewhere": _elsewhere(home, insight_id, found)}
 
 
-def _release(home: Home, image: str) -> dict[str, Any]:
-    withdrawn = pack.withdrawn(home.registry, home.keys)
-    for release in pack.known(home.registry, home.keys):
-        if release.image == image:
-            return {
-                "version": release.version,
-                "image": release.image,
-                "model": release.model,
-                "created": release.created.isoformat(),
-                "run_id": release.run_id,
-                "data_version": release.data_version,
-                "withdrawn": str(withdrawn[release.version]) if release.version in withdrawn else None,
-            }
-    raise UnknownInsight(f"the insight was scored by {image}, which no release in {home.registry} is")
+def _score(site: SiteHome, sequence: int) -> dict[str, Any] | None:
+    """What the site's disk tells of it; None if that is not here, or the site has not scored it."""
+    return aboard.score(site, sequence) if site.outbox.exists() else None
 
 
-def _ledger(home: Home, site: str, package: str) -> dict[str, Any] | None:
-    path = home.site(site).ledger
-    if not path.exists():
-        return None
-    lines = of_package(path, package)
-    return {
-        "blocks": len(lines),
-        "bytes": sum(entry.last - entry.first for entry in lines),
-        "policy": lines[0].policy if lines else None,
-        "destination": lines[0].destination if lines else None,
-    }
+def _insight(
+    home: Home, site: str, sequence: int, score: dict[str, Any] | None, watermark: str
+) -> dict[str, Any]:
+    """What came home of it, with its `package`; of what did not come, what is known."""
+    if home.own_site is None and (came := ashore.insight(home.tables, site, sequence)):
+        return came
+    known = {"site": site, "sequence": sequence}
+    at = home.site(site)
+    if not at.outbox.exists():
+        return {**known, **ashore.missing(home.tables, site, sequence, watermark)}
+    if score is None:
+        raise UnknownInsight(f"site {site!r} never scored {sequence:,}: {watermark}")
+    return {**known, **aboard.standing(at, score)}
 
 
-def _score(home: Home, site: str, sequence: int) -> dict[str, Any] | None:
-    path = home.site(site).outbox
-    if not path.exists():
-        return None
-    with Outbox(path, create=False) as outbox:
-        rows = outbox.rows(sequence, sequence)
-    return (
-        {"score": rows[0].score, "predicted": bool(rows[0].predicted), "kind": rows[0].kind} if rows else None
-    )
+def _ledger(site: SiteHome, package: dict[str, Any] | None) -> dict[str, Any]:
+    if package and "name" in package:
+        return aboard.ledger(site, package["name"], package["digest"])
+    return {"note": "nothing of it left" if package else "in which package it was is not known here"}
+
+
+def _release(home: Home, site: str, image: str | None, version: int | None) -> Release | None:
+    if home.own_site is None:
+        return making.release(home, image, version)
+    return aboard.release(home.site(site), image, version)
+
+
+def _model(home: Home, site: str, release: Release) -> dict[str, Any]:
+    return making.model(home, release) if home.own_site is None else aboard.model(home.site(site), release)
 
 
 def _completeness(home: Home, site: str) -> dict[str, Any]:
+    if home.own_site:
+        return aboard.completeness(home.site(site))
     from edge_ai_assets.azure import arrivals
     from edge_ai_assets.settings import Settings
 
-    marks = {mark.site: mark for mark in arrivals.watermarks(home, Settings.load().load_usecase())}
-    deployed = history.deployments(home.tables, site)
-    return {
-        "watermark": marks[site].sentence,
-        "releases": [f"{row['release']} since {row['at']:%Y-%m-%d %H:%M}" for row in deployed],
-    }
+    usecase = Settings.load().load_usecase()
+    marks = {mark.site: mark for mark in arrivals.watermarks(home, usecase)}
+    if site not in marks:
+        raise UnknownInsight(f"there is no site {site!r} here: there are {', '.join(marks)}")
+    return {"watermark": marks[site].sentence}
 
 
-def _model(home: Home, run_id: str) -> dict[str, Any]:
-    from edge_ai_assets.ml import evaluation
-
-    folder = home.trained(run_id)
-    return {"folder": str(folder), "metrics": evaluation.recorded(folder)}
-
-
-def _training_set(home: Home, version: str) -> dict[str, Any]:
-    import pyarrow.parquet as parquet
-
-    path = home.training_sets / f"{version}.parquet"
-    return {"version": version, "path": str(path), "rows": parquet.read_metadata(path).num_rows}
-
-
-def _runs(home: Home, site: str, package: str) -> dict[str, str]:
-    """The site's and Azure's runs that packed, sent and received the package, as far as Dagster's log here
-    knows, or what came home of the site's."""
-    import dagster as dg
-
-    from edge_ai_assets import keys
-
-    made = {
-        "packing": history.made_by(home.tables, site, "site/egress", package),
-        "upload": history.made_by(home.tables, site, "site/upload", package),
-    }
-    found = {what: runs[0] for what, runs in made.items() if runs}
-    if not home.dagster.is_dir():
-        return found
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        for what, key, partition in (
-            ("packing", keys.SITE_EGRESS, [site]),
-            ("upload", keys.SITE_UPLOAD, [site]),
-            ("inbox", keys.INBOX, None),
-        ):
-            records = instance.fetch_materializations(
-                dg.AssetRecordsFilter(asset_key=key, asset_partitions=partition), limit=1000
-            ).records
-            for record in records:
-                metadata = plain(record.event_log_entry) or {}
-                if package in metadata.get("package_names", []):
-                    found.setdefault(what, record.run_id)
-                    break
-    return found
+def _elsewhere(home: Home, insight_id: str, found: dict[str, Any]) -> dict[str, str]:
+    """For each part that is not here, where it is, and what to run there."""
+    site, package = found["insight"]["site"], found["package"]
+    if home.own_site is None and home.site(site).outbox.exists():
+        return {}
+    there = "on Azure's side" if home.own_site else f"in the home of site {site}"
+    told = dict.fromkeys(
+        (part for part, what in found.items() if what is None), f"{there}: edge-ai explain {insight_id}"
+    )
+    if "ledger" in told and package:
+        told["ledger"] = f"{there}: edge-ai ledger show --site {site} --package {package['name']}"
+    return told

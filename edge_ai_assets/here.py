@@ -25,6 +25,19 @@ def home_and_usecase() -> tuple[Home, UseCase]:
     return home, settings.load_usecase()
 
 
+def azure() -> tuple[Home, UseCase]:
+    """The same, for what is done on Azure's side only; NotHere in a site's own home."""
+    settings = Settings.load()
+    home = settings.folders()
+    if not home.root.is_dir():
+        raise NotHere(f"{home.root} does not exist: set EDGE_AI_HOME to the home of Azure's side")
+    if home.own_site:
+        raise NotHere(
+            f"{home.root} is the home of site {home.own_site!r}: set EDGE_AI_HOME to that of Azure's side"
+        )
+    return home, settings.load_usecase()
+
+
 def site(name: str) -> SiteHome:
     """A site of the use case; NotHere when it has none of that name."""
     home, usecase = home_and_usecase()

@@ -6,9 +6,9 @@ What its lines are is in `returns.egress.ledger`, what they amount to in `return
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -19,10 +19,10 @@ from rich.table import Table
 from edge_ai_assets import here
 from edge_ai_assets.here import NotHere
 from edge_ai_assets.home import SiteHome
+from edge_ai_assets.returns import clock
 from edge_ai_assets.show import console
 
 FAILED = 1
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ledger = typer.Typer(
     no_args_is_help=True, help="The egress ledger: what left a site, when, under which policy, to where."
@@ -71,26 +71,42 @@ def show(
     """Show what left, package by package, as far as the ledger's chain holds.
 
     `covered` counts the bytes of the package's file that left at least once, from its start; `bytes` also
-    what was sent again.
+    what was sent again. Exit code 1 if the chain breaks: what stands before that is shown.
     """
     from edge_ai_assets.returns.egress.coverage import Coverage
-    from edge_ai_assets.returns.egress.ledger import of_package
+    from edge_ai_assets.returns.egress.ledger import Entry, LedgerError, of_package
 
     found: dict[str, Any] = {}
+    broken: list[LedgerError] = []
     for at in here.sites(site):
         if package is None:
-            with Coverage(at.ledger) as coverage:
+            with Coverage(at.ledger, as_far=True) as coverage:
                 found[at.name] = [_left(msgspec.to_builtins(left)) for left in coverage.newest(last)]
-        elif lines := of_package(at.ledger, package):
-            found[at.name] = [{**msgspec.to_builtins(line), "time": _iso(line.time)} for line in lines]
-    if package is not None and not found:
+                broken += [coverage.error] if coverage.error else []
+            continue
+        lines: list[Entry] = []
+        try:
+            lines.extend(of_package(at.ledger, package))
+        except LedgerError as error:  # `lines` has those before it
+            broken.append(error)
+        if lines:
+            found[at.name] = [{**msgspec.to_builtins(line), "time": clock.iso(line.time)} for line in lines]
+    if package is not None and not found and not broken:
         raise NotHere(f"nothing of {package!r} left: `edge-ai ledger show` lists what did")
     if as_json:
         _answer(found)
-        return
+    else:
+        _table(found, package is not None)
+    for each in broken:
+        _say(str(each))
+    if broken:
+        sys.exit(FAILED)
+
+
+def _table(found: dict[str, Any], by_line: bool) -> None:
     columns = (
         ("time", "first", "last", "policy", "destination", "hash")
-        if package
+        if by_line
         else ("package", "bytes", "covered", "lines", "began", "ended", "destinations")
     )
     table = Table("site", *columns)
@@ -103,25 +119,21 @@ def show(
 def _verified(at: SiteHome) -> dict[str, Any]:
     from edge_ai_assets.returns.egress.coverage import check
     from edge_ai_assets.returns.egress.ledger import LedgerError
-    from edge_ai_assets.returns.outbox.outbox import Outbox
+    from edge_ai_assets.returns.outbox.outbox import Outbox, OutboxError
 
     found: dict[str, Any] = {"lines": 0, "packages": 0, "uncovered": 0, "names": []}
     error = None
-    with ExitStack() as stack:
-        outbox = stack.enter_context(Outbox(at.outbox, create=False)) if at.outbox.exists() else None
-        try:
+    try:
+        with ExitStack() as stack:
+            outbox = stack.enter_context(Outbox(at.outbox, create=False)) if at.outbox.exists() else None
             found = msgspec.to_builtins(check(at.ledger, outbox))
-        except LedgerError as broken:
-            error = str(broken)
+    except (LedgerError, OutboxError, sqlite3.Error, OSError) as broken:
+        error = str(broken)  # what is damaged at one site must not hide the others
     return {**found, "error": error, "holds": not found["uncovered"] and error is None}
 
 
 def _left(found: dict[str, Any]) -> dict[str, Any]:
-    return {**found, "began": _iso(found["began"]), "ended": _iso(found["ended"])}
-
-
-def _iso(microseconds: int) -> str:
-    return (EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="seconds")
+    return {**found, "began": clock.iso(found["began"]), "ended": clock.iso(found["ended"])}
 
 
 def _yes(holds: bool) -> str:

@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +22,6 @@ from edge_ai_assets import here
 from edge_ai_assets.show import console
 
 FAILED = 1
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 returns = typer.Typer(
     no_args_is_help=True, help="Return packages: carry them by hand, see how far each is on its way home."
@@ -56,7 +54,8 @@ def export_(
     """Copy a site's packages to a medium, oldest first.
 
     All of which no acknowledgement came, since media get lost. Again, or interrupted, the same command copies
-    what is missing. Exit code 1 if packages were left because they do not fit.
+    what is missing. Exit code 1 if packages were left because they do not fit, or because their file in the
+    spool is lost or damaged.
     """
     from edge_ai_assets.returns.egress.ledger import Ledger
     from edge_ai_assets.returns.outbox.outbox import Outbox
@@ -80,6 +79,9 @@ def export_(
         _say(f"{done.packages} packages, {done.bytes} bytes copied to {to}; {done.there} were there already")
     if done.left:
         _say(f"{done.left} packages did not fit: take another medium and add --only-new")
+    for reason in done.lost.values():
+        _say(reason)
+    if done.left or done.lost:
         sys.exit(FAILED)
 
 
@@ -95,13 +97,17 @@ def import_(
     Again, or interrupted, the same command copies what is missing. Exit code 1 if a file that looks like a
     package was not taken.
     """
+    from edge_ai_assets.returns.package.packages import NAME
     from edge_ai_assets.returns.road import media
+    from edge_ai_assets.stack_hub import provision
 
-    home, usecase = here.home_and_usecase()
+    home, usecase = here.azure()
     with _progress("packages copied") as progress:
         done = media.import_(folder, home.uplink, {each.name for each in usecase.sites}, progress=progress)
+    senders = sorted({match["site"] for name in done.names if (match := NAME.fullmatch(name))})
+    strangers = [site for site in senders if not provision.known_key(home, site).exists()]
     if as_json:
-        _answer(msgspec.to_builtins(done))
+        _answer({**msgspec.to_builtins(done), "not_enrolled": strangers})
     else:
         _say(
             f"{done.packages} packages, {done.bytes} bytes taken from {folder}; "
@@ -109,6 +115,11 @@ def import_(
         )
         for name, reason in done.rejected.items():
             _say(f"{name} was not taken: {reason}")
+        for site in strangers:
+            _say(
+                f"no key of site {site!r} is known, so the inbox will refuse its packages: take up its "
+                f"enrolment with `edge-ai site enrol {site}.enrolment.json`; once refused, import them again"
+            )
     if done.rejected:
         sys.exit(FAILED)
 
@@ -120,6 +131,7 @@ def list_(site: Site, last: Last = 100, as_json: Json = False) -> None:
     waiting, exported (put on a medium), uploaded (the link took it), acknowledged (Azure merged it). Packages
     that came home and were pruned are not listed.
     """
+    from edge_ai_assets.explaining import aboard
     from edge_ai_assets.returns.outbox.outbox import Outbox
 
     at = here.site(site)
@@ -128,7 +140,7 @@ def list_(site: Site, last: Last = 100, as_json: Json = False) -> None:
     with Outbox(at.outbox, create=False) as outbox:
         after = 0
         while some := outbox.packages(after):
-            rows = [_package(row) for row in some]
+            rows = [aboard.described(row) for row in some]
             totals.update(row["state"] for row in rows)
             shown = [*shown, *rows][-last:]
             after = some[-1].number
@@ -221,26 +233,8 @@ def dead(
             for reason in again.left:
                 _say(f"left: {reason}")
         _say(f"{sum(found.scores.values()):,} scores and {found.letters:,} letters are put aside")
-    if again and again.left:
+    if again and (found.scores or found.letters):
         sys.exit(FAILED)
-
-
-def _package(row: Any) -> dict[str, Any]:
-    times = {
-        "acknowledged": row.acknowledged_at,
-        "uploaded": row.uploaded_at,
-        "exported": row.exported_at,
-    }
-    return {
-        "name": row.name,
-        "number": row.number,
-        "state": next((state for state, at in times.items() if at is not None), "waiting"),
-        "bytes": row.bytes,
-        "rows": row.rows,
-        "feedback": row.feedback,
-        "sealed": _iso(row.created_at),
-        **{name: None if at is None else _iso(at) for name, at in times.items()},
-    }
 
 
 @contextmanager
@@ -251,10 +245,6 @@ def _progress(what: str) -> Iterator[Any]:
     with Progress(*columns, console=say, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda size: progress.advance(task, size)
-
-
-def _iso(microseconds: int) -> str:
-    return (EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="seconds")
 
 
 def _say(text: str) -> None:

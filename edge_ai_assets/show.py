@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.tree import Tree
 
 if TYPE_CHECKING:
@@ -21,34 +21,40 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 140)
 
 
-PARTS = ("scored", "uploaded", "withheld", "quarantined", "expired", "pending")
-
-
 def status(now: dict[str, Any], console: Console) -> None:
     """The sites and Azure's side."""
-    from edge_ai_assets.status import conserved
+    from edge_ai_assets.status import PARTS, conserved
 
     table = Table("site", *(part for part in PARTS), "adds up", "release", "link", "page")
     for part in range(1, 1 + len(PARTS)):
         table.columns[part].justify = "right"
     for name, site in now["sites"].items():
-        numbers = [f"{site[part]:,}" for part in PARTS]
-        adds_up = "[green]yes[/]" if conserved(site) else "[red]NO[/]"
+        numbers = ["-" if site[part] is None else f"{site[part]:,}" for part in PARTS]
+        adds_up = "[green]yes[/]" if conserved(site) else "[red]damaged[/]" if site["error"] else "[red]NO[/]"
+        serving = "unknown" if site["serving"] is None else "not serving"
         table.add_row(
             name,
             *numbers,
-            adds_up,
+            adds_up if site["here"] else "unknown here",
             str(site["release"] or "-"),
-            site["link"],
-            site["page"] or "not serving",
+            site["link"] or "unknown",
+            site["page"] or serving,
         )
     console.print(table)
     for name, site in now["sites"].items():
-        if (trust := site["trust"])["state"] == "stale":
+        if site["error"]:
+            console.print(
+                f"[red]DAMAGED:[/] {name}: {escape(site['error'])}", highlight=False, soft_wrap=True
+            )
+        if (trust := site["trust"]) and trust["state"] == "stale":
             console.print(
                 f"[red]STALE:[/] {name} relies on what it heard until {trust['until']}", highlight=False
             )
+    _removed(now["sites"], console)
     world = now["global"]
+    if world["insights"] is None:
+        console.print("Azure: unknown here, this is a site's own home", highlight=False)
+        return
     console.print(
         f"Azure: {world['insights']:,} insights, {world['duplicates']} twice; newest release: "
         f"{world['releases'] or 'none'}; retrained: {world['retrainings']}",
@@ -56,6 +62,17 @@ def status(now: dict[str, Any], console: Console) -> None:
     )
     for name, sentence in world["completeness"].items():
         console.print(f"  {name}: {sentence}", highlight=False, markup=False)
+
+
+def _removed(sites: dict[str, Any], console: Console) -> None:
+    """Scores that are no longer kept at the sites, and why."""
+    table = Table("site", "no longer kept", "kind", "why", Column("scores", justify="right"), "until")
+    for name, site in sites.items():
+        for row in site["removed"] or ():
+            why = escape(row["reason"] or "-")
+            table.add_row(name, row["state"], row["kind"] or "-", why, f"{row['rows']:,}", row["at"])
+    if table.row_count:
+        console.print(table)
 
 
 def outcome(found: Outcome, console: Console) -> None:
@@ -94,9 +111,13 @@ def explanation(found: dict[str, Any], console: Console) -> None:
     """The way of an insight, as a tree."""
     insight = found["insight"]
     tree = Tree(f"[b]insight {insight['site']}/{insight['sequence']}[/]")
+    elsewhere = found["elsewhere"]
     for name, part in found.items():
+        if part is elsewhere:
+            continue
         if part is None:
-            tree.add(f"{name}: not on this machine")
+            told = f"not on this machine; {elsewhere[name]}" if name in elsewhere else "not known any more"
+            tree.add(escape(f"{name}: {told}"))
             continue
         branch = tree.add(f"[b]{name}[/]")
         for key, value in part.items():

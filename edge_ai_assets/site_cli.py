@@ -13,9 +13,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from edge_ai_assets.home import Home
+from edge_ai_assets import here
 from edge_ai_assets.settings import Settings
-from edge_ai_assets.usecase import UseCase
 
 sites = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +42,7 @@ def invite(
     from edge_ai_assets import enrolment
     from edge_ai_assets.delivery import pack
 
-    home, usecase = _azure()
+    home, usecase = here.azure()
     far = Settings.load().azure.registry is not None
     path = enrolment.invite(home, usecase, name, to, far_registry=far)
     root = enrolment.fingerprint(pack.root(home.registry, home.keys))
@@ -109,7 +108,7 @@ def enrol(
     from edge_ai_assets import enrolment
     from edge_ai_assets.stack_hub import provision
 
-    home, usecase = _azure()
+    home, usecase = here.azure()
     name = enrolment.enrol(home, usecase, file).site
     known = provision.known_key(home, name)
     _answer(
@@ -118,21 +117,6 @@ def enrol(
         f"on its way: remove {known} and have it carried again",
         as_json,
     )
-
-
-def _azure() -> tuple[Home, UseCase]:
-    """The home of Azure's side, and its use case."""
-    from edge_ai_assets.enrolment import EnrolmentError
-
-    settings = Settings.load()
-    home = settings.folders()
-    if not home.root.is_dir():
-        raise EnrolmentError(f"{home.root} does not exist: set EDGE_AI_HOME to the home of Azure's side")
-    if home.own_site:
-        raise EnrolmentError(
-            f"{home.root} is the home of site {home.own_site!r}: set EDGE_AI_HOME to that of Azure's side"
-        )
-    return home, settings.load_usecase()
 
 
 def _fingerprint(key: Path) -> str:

@@ -3,9 +3,9 @@
 Only what is declared lives here. Reading files by it is `readings`' work, training by it is `ml`'s, deciding
 by its egress policy what may leave a site is `returns.egress.policy`'s.
 
-Names that begin with an underscore are ours: `_site`, `_run`, `_time`, `_label` in tables of readings,
-`_score`, `_predicted`, `_correct`, `_note` and `_role` in what a site sends home. A feature may have any
-other name.
+Names that begin with an underscore are ours: `_site`, `_asset`, `_run`, `_time`, `_label` in tables of
+readings, `_score`, `_predicted`, `_correct`, `_note` and `_role` in what a site sends home. A feature may
+have any other name.
 """
 
 from __future__ import annotations
@@ -111,6 +111,19 @@ class Time(_Part):
 
 class SiteColumn(_Part):
     """The column that names a reading's site. Without one, the folder a file lies in names it."""
+
+    column: Name
+
+
+class PlantAsset(_Part):
+    """The column that names the plant asset a reading is of: a pump, a transformer, an engine.
+
+    It is kept beside the score as `_asset`. What leaves of many rows is told by plant asset only if the
+    egress policy lists that field. Runs do not follow from it: where a site's assets are read at the same
+    times, `runs.column` has to tell them apart, or all readings but one of a time are rejected.
+
+    Source: plant asset management as in VDI/VDE 2651 and NAMUR NE 91.
+    """
 
     column: Name
 
@@ -233,17 +246,29 @@ class Drift(_Part):
     rows: Annotated[int, Field(ge=50)] = Field(500, description="Fewest rows from a site that are judged.")
 
 
+FREE_TEXT = ("_run", "_asset", "_role")
+"""Our own fields that hold whatever was written there. Notes have an allow-list of their own."""
+
+
 class EgressField(_Part):
     """How one field may leave a site. What is derived from a feature leaves as the feature does."""
 
     name: Name
     leaves: Literal["as_is", "rounded", "pseudonymised", "aggregated"]
     digits: Annotated[int, Field(ge=0, le=12)] | None = None
+    values: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
+        (),
+        description="Of `_run`, `_asset` and `_role`, which are free text: those that leave as they are.",
+        # Who lists none has the digests, of the use case and of the policy, that it had before.
+        exclude_if=lambda given: not given,
+    )
 
     @model_validator(mode="after")
-    def _digits(self) -> Self:
+    def _consistent(self) -> Self:
         if (self.leaves == "rounded") != (self.digits is not None):
             raise ValueError(f"{self.name!r}: digits goes with rounded, and rounded needs it")
+        if self.values and (self.leaves != "as_is" or self.name not in FREE_TEXT):
+            raise ValueError(f"{self.name!r}: values go with as_is, and with {', '.join(FREE_TEXT)} only")
         return self
 
 
@@ -256,7 +281,8 @@ class Egress(_Part):
     Three kinds let out no row, but what many rows have in common, whatever a row's own kind; a group below
     `minimum_group_size` stays, and so does what would tell of too few once rows that leave are taken away:
     - `histogram`: how often the numeric features in `fields` fell into each bin; small counts are hidden;
-    - `aggregate`: scores, anomalies and mean score by release and `returns.window_minutes`;
+    - `aggregate`: scores, anomalies and mean score by release and `returns.window_minutes`, and by plant
+      asset if `_asset` is in `fields`;
     - `sketch`: quantile sketches of the numeric features that leave as they are or rounded.
 
     The kind `lineage` lets out what Dagster on the site recorded: which asset was made when by which run,
@@ -383,6 +409,11 @@ class UseCase(_Part):
     source: Source = Source()
     time: Time | None = None
     site: SiteColumn | None = None
+    plant_asset: PlantAsset | None = Field(
+        None,
+        # Who does not use the word has the digest, and so the names of files, that it had before it.
+        exclude_if=lambda given: given is None,
+    )
     runs: Runs
     features: tuple[Feature, ...] = Field(min_length=1, max_length=1000)
     label: Label
@@ -413,15 +444,17 @@ class UseCase(_Part):
             if site.value is not None and names_of.get(site.value, place) != place:
                 raise _Misfit(f"value {site.value!r} is another site's name", "sites", place, "value")
         taken = {self.label.column, *(self.time.columns if self.time else ())}
-        taken |= {part.column for part in (self.runs, self.site) if part and part.column}
+        columns = self.runs, self.site, self.plant_asset
+        taken |= {part.column for part in columns if part and part.column}
         for place, name in enumerate(names):
             if name in taken:
-                said = f"{name!r} is a feature and also the label, a time, site or run column"
+                said = f"{name!r} is a feature and also the label, a time, site, plant asset or run column"
                 raise _Misfit(said, "features", place, "name")
         if self.runs.every and not self.time:
             raise _Misfit("runs.every needs time.columns", "runs", "every")
         unkept = {feature.name for feature in self.features if not feature.keep}
         known = {*names, "_time", "_run", "_score", "_predicted", "_correct", "_note", "_role"}
+        known |= {"_asset"} if self.plant_asset else set()
         for place, field in enumerate(self.egress.fields):
             if field.name not in known:
                 said = f"egress field {field.name!r} is no feature and none of {sorted(known - set(names))}"
@@ -429,6 +462,9 @@ class UseCase(_Part):
             if field.name in unkept:
                 said = f"{field.name!r} is not kept at the sites, so it cannot leave: keep it, or unlist it"
                 raise _Misfit(said, "egress", "fields", place, "name")
+            if field.name == "_asset" and field.leaves not in ("as_is", "pseudonymised"):
+                said = "'_asset' leaves as_is or pseudonymised: what is told by plant asset has to name it"
+                raise _Misfit(said, "egress", "fields", place, "leaves")
             numeric = field.name in {feature.name for feature in self.numbers}
             if field.leaves == "pseudonymised" and (numeric or field.name in NO_PSEUDONYM):
                 said = f"{field.name!r} cannot be pseudonymised: nobody could compute with it; round it"
@@ -466,6 +502,31 @@ class UseCase(_Part):
         """SHA-256 of the canonical JSON form: the same declarations, however written, give the same
         digest."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def check_egress(usecase: UseCase, origin: str = "use case") -> None:
+    """Refuse a policy that says what it cannot mean, or would let free text out.
+
+    For what is to be released. A release that was made before this was checked is loaded all the same: what
+    it should not let out leaves as null.
+
+    Raises:
+        UseCaseError: one line a problem.
+    """
+    numbers = {"_score", *(feature.name for feature in usecase.numbers)}
+    problems = []
+    for place, field in enumerate(usecase.egress.fields):
+        said = None
+        if field.name in FREE_TEXT and field.leaves == "as_is" and not field.values:
+            said = "is free text: list the `values` that leave as they are, or let it leave pseudonymised"
+        elif field.leaves == "rounded" and field.name not in numbers:
+            said = "cannot be rounded: it is no number"
+        elif field.leaves == "aggregated" and field.name in ("_time", "_run", "_correct", "_note", "_role"):
+            said = "cannot be aggregated: nothing that leaves of many rows is made of it"
+        if said:
+            problems.append(f"{origin}: egress.fields.{place}: {field.name!r} {said}")
+    if problems:
+        raise UseCaseError("\n".join(problems))
 
 
 def load(path: Path) -> UseCase:

@@ -15,6 +15,7 @@ import msgspec
 
 from edge_ai_assets.returns.outbox import journal
 from edge_ai_assets.returns.outbox.journal import OUTSIDE, PREDICTED, Block
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.returns.outbox.schema import Batch
 
 TORN = b"\x86\xa5names\x92"
@@ -46,6 +47,12 @@ def batch(
     rows = zip(made, scores, predicted, beyond, strict=True)
     blocks = [block(list(alike)) for _, alike in groupby(rows, lambda row: _fields(row[0]))]
     return Batch(key, release, at, blocks, fingerprint)
+
+
+def apart(outbox: Outbox) -> None:
+    """Give each score that is in a lot a row of its own, as where the fates of some part."""
+    for (first,) in outbox._db.execute("SELECT first FROM lots").fetchall():
+        outbox._divide(first)
 
 
 def block(rows: Sequence[tuple[Mapping[str, Any], float, bool, bool]]) -> tuple[int, bytes]:

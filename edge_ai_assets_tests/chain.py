@@ -48,7 +48,7 @@ egress:
   kinds: [anomaly, feedback, histogram]
   notes: [confirmed]
   fields:
-    - {name: _run, leaves: as_is}
+    - {name: _run, leaves: pseudonymised}
     - {name: _score, leaves: rounded, digits: 3}
     - {name: _predicted, leaves: as_is}
     - {name: _correct, leaves: as_is}

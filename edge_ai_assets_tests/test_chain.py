@@ -22,6 +22,7 @@ from edge_ai_assets.ml import lineage
 from edge_ai_assets.resources.home_mirror import HomeMirror
 from edge_ai_assets.resources.training import TrainingHere
 from edge_ai_assets.returns.inbox import daily, tables
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.stack_hub import delivery, returning, waiting
 from edge_ai_assets.usecase import Road
 from edge_ai_assets_tests.chain import changed, deliver, lines, played
@@ -157,6 +158,7 @@ class TestAtTheSites:
     def test_what_the_policy_keeps_stays(self, chain):
         made = chain.made("insights", keys.SITE_EGRESS)["north"]
         assert made["packed_rows"] + made["withheld_rows"] == 116 and made["withheld_rows"] > 0
+        assert made["removed"].records == []
         assert made["packed_feedback"] == 2 and made["package_names"] == ["north-00000001.zip"]
         left = [json.loads(row["fields"]) for row in tables.rows(chain.home.tables, "insights")]
         assert left and all("Secret recipe" not in fields and "Mode" not in fields for fields in left)
@@ -242,6 +244,9 @@ class TestCommandLine:
             assert set(site) >= parts | {"release", "link", "serving"} and status.conserved(site)
         assert set(found["global"]) >= {"insights", "duplicates", "releases", "retrainings"}
         assert found["sites"]["west"] == dict.fromkeys(parts, 0) | {
+            "here": True,
+            "error": None,
+            "removed": [],
             "release": None,
             "link": "down",
             "trust": {"state": "no lease", "until": None},
@@ -273,7 +278,18 @@ class TestCommandLine:
         }
         assert found["runs"].items() >= runs.items()
         assert found["runs"]["upload"] == chain.results["link again"].run_id
+        assert found["runs"]["scoring"] == chain.results["one without a service"].run_id
+        assert found["ledger"]["verified"] and found["elsewhere"] == {}  # both sides are in this home
+        assert found["completeness"]["releases"][0].startswith("1 since ")
         assert "Flow [m³/h]" in edge_ai("explain", "south/50")[1]  # the unit is no markup
+
+    def test_explain_tells_of_a_score_that_stayed(self, chain, edge_ai):
+        with Outbox(chain.home.site("north").outbox) as outbox:
+            stayed = next(row for row in outbox.newest(116) if row.disposition == "withheld")
+        code, out, _ = edge_ai("explain", f"north/{stayed.sequence}", "--json")
+        found = json.loads(out)
+        assert code == 0 and found["insight"]["came"] == f"no: withheld: {stayed.reason}"
+        assert found["release"]["version"] == 1 and found["training_set"]["rows"] > 0
 
     @pytest.mark.parametrize(
         "insight", ["south/999999", "south", "south/-1", "south/²", f"south/{'9' * 30}", "/1"]

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edge_ai_assets import cli, metadata, runs, usecase
+from edge_ai_assets import cli, here, metadata, runs, usecase
 from edge_ai_assets.home import Home
 
 SIMPLE = """
@@ -187,7 +187,7 @@ def test_reset_of_nothing_is_fine(edge_ai):
 
 
 def test_a_defect_of_ours_is_no_exit_code_of_theirs(home, set_up, monkeypatch):
-    monkeypatch.setattr(cli, "_link", lambda *_: 1 / 0)
+    monkeypatch.setattr(here, "home_and_usecase", lambda: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["edge-ai", "link", "status"])
     with pytest.raises(ZeroDivisionError):
         cli.main()

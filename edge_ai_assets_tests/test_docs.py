@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from edge_ai_assets import cli
-from edge_ai_assets.scoring import serve
+from edge_ai_assets.scoring import arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -46,7 +46,7 @@ def check(line: str) -> None:
         command = command.commands[words[0]]
         context = command.context_class(command, info_name=words.pop(0), parent=context)
     if command.context_settings.get("ignore_unknown_options"):  # handed on to a parser of its own
-        assert not words or not serve._parser().parse_known_args(words)[1]
+        assert not words or not arguments.parser().parse_known_args(words)[1]
         return
     given, extra, _ = command.make_parser(context).parse_args(args=words)
     assert set(extra) <= {"…"}, f"{context.command_path} has no argument for {extra}"

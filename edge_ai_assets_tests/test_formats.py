@@ -13,6 +13,7 @@ import sqlite3
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,13 +63,13 @@ AT = 1_760_000_000_000_000
 DIGEST = "sha256:" + "5e" * 32
 RUN = "0c5e0c5e-0c5e-4c5e-8c5e-0c5e0c5e0c5e"
 PACKAGE, BUNDLE, CONTRACT, OUTBOX = (
-    "bergen-00000002.zip",
+    "bergen-00000003.zip",
     "pump-station-1.bundle",
     "contract.json",
-    "outbox-4.sql",
+    "outbox-5.sql",
 )
-OUTBOX_1, OUTBOX_2, OUTBOX_3 = "outbox-1.sql", "outbox-2.sql", "outbox-3.sql"
-PACKAGE_1 = "bergen-00000001.zip"
+OUTBOX_1, OUTBOX_2, OUTBOX_3, OUTBOX_4 = (f"outbox-{number}.sql" for number in range(1, 5))
+PACKAGE_1, PACKAGE_2 = "bergen-00000001.zip", "bergen-00000002.zip"
 BUNDLE_2 = "pump-station-1-acks.bundle"
 """Of format 2: the same release, with acknowledgements. One without them is of format 1."""
 
@@ -99,7 +100,11 @@ GOLDEN_INSIGHTS = [
 ]
 GOLDEN_WORDS = [Word(1, 3, AT + 2, DIGEST, False, "sensor fault", None, {FLOW: 151.87})]
 GOLDEN_HISTOGRAMS = [Histogram(DIGEST, FLOW, 30, (10, 20, 0))]
-GOLDEN_AGGREGATES = [Aggregate(DIGEST, AT - AT % 3_600_000_000, 30, 2, None, 7.5)]
+HOUR = AT - AT % 3_600_000_000
+GOLDEN_AGGREGATES = [
+    Aggregate(DIGEST, HOUR, 30, 2, None, 7.5),
+    Aggregate(DIGEST, HOUR, 20, 1, None, 2.5, "pump 2"),
+]
 GOLDEN_SKETCHES = [Sketch(DIGEST, FLOW, 30, sketches.K, sketches.make(np.arange(30.0)))]
 GOLDEN_EVENTS = [
     Event(17, "materialization", ("site", "scores"), "bergen", AT, RUN, "scoring", {"scored_rows": 9}),
@@ -140,12 +145,12 @@ def golden_block(*scores: float) -> tuple[int, bytes]:
     )
 
 
-def write_package() -> bytes:
-    """It follows the one of format 1."""
+def write_package(aggregates: Sequence[Aggregate] = GOLDEN_AGGREGATES) -> bytes:
+    """It follows the one of format 2."""
     return packages.build(
         site="bergen",
-        number=2,
-        previous=hashlib.sha256((GOLDEN / PACKAGE_1).read_bytes()).hexdigest(),
+        number=3,
+        previous=hashlib.sha256((GOLDEN / PACKAGE_2).read_bytes()).hexdigest(),
         policy="0c" * 32,
         created_at=AT + 3,
         first=1,
@@ -153,7 +158,7 @@ def write_package() -> bytes:
         insights=GOLDEN_INSIGHTS,
         feedback=GOLDEN_WORDS,
         histograms=GOLDEN_HISTOGRAMS,
-        aggregates=GOLDEN_AGGREGATES,
+        aggregates=aggregates,
         sketches=GOLDEN_SKETCHES,
         lineage=[lineage.encode(event) for event in GOLDEN_EVENTS],
         lineage_last=18,
@@ -223,7 +228,7 @@ def restore(name: str, path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=[OUTBOX_1, OUTBOX_2, OUTBOX_3, OUTBOX])
+@pytest.fixture(params=[OUTBOX_1, OUTBOX_2, OUTBOX_3, OUTBOX_4, OUTBOX])
 def restored(request, tmp_path):
     """The outbox of each format."""
     return restore(request.param, tmp_path / "golden.db")
@@ -233,6 +238,7 @@ def test_the_golden_files_are_small():
     assert {path.name for path in GOLDEN.iterdir() if path.is_file()} == {
         PACKAGE,
         PACKAGE_1,
+        PACKAGE_2,
         BUNDLE,
         BUNDLE_2,
         CONTRACT,
@@ -240,6 +246,7 @@ def test_the_golden_files_are_small():
         OUTBOX_1,
         OUTBOX_2,
         OUTBOX_3,
+        OUTBOX_4,
         "lineage-1.jsonl",
         "pump-station-1-trust.bundle",
         "root-1.json",
@@ -258,7 +265,7 @@ def test_the_golden_contract_is_written_byte_for_byte(tmp_path):
     assert (tmp_path / CONTRACT).read_bytes() == (GOLDEN / CONTRACT).read_bytes()
 
 
-@pytest.mark.parametrize(("name", "number"), [(PACKAGE_1, 1), (PACKAGE, 2)])
+@pytest.mark.parametrize(("name", "number"), [(PACKAGE_1, 1), (PACKAGE_2, 2), (PACKAGE, 3)])
 def test_the_golden_package_is_read(name, number):
     package = packages.read(GOLDEN / name, [KEY.public_key()])
     said = package.manifest
@@ -289,25 +296,23 @@ def test_the_golden_package_of_format_1_says_nothing_of_what_came_later():
     assert [len(part) for part in (package.aggregates, package.sketches, package.lineage)] == [0, 0, 0]
 
 
-def test_the_golden_package_of_format_2_says_all():
-    package = packages.read(GOLDEN / PACKAGE, [KEY.public_key()])
+@pytest.mark.parametrize(
+    ("name", "before", "aggregates"),
+    [(PACKAGE_2, PACKAGE_1, GOLDEN_AGGREGATES[:1]), (PACKAGE, PACKAGE_2, GOLDEN_AGGREGATES)],
+)
+def test_the_golden_package_since_format_2_says_all(name, before, aggregates):
+    package = packages.read(GOLDEN / name, [KEY.public_key()])
     said = package.manifest
     assert {name: member.rows for name, member in said.members.items()} == dict(
-        zip(parts.MEMBERS, (2, 1, 1, 1, 1, 2), strict=True)
+        zip(parts.MEMBERS, (2, 1, 1, len(aggregates), 1, 2), strict=True)
     )
-    assert said.previous == packages.read(GOLDEN / PACKAGE_1, [KEY.public_key()]).digest
+    assert said.previous == packages.read(GOLDEN / before, [KEY.public_key()]).digest
     assert {name: getattr(said, name) for name in GOLDEN_SAID} == GOLDEN_SAID
     assert said.lineage == (17, 18)
     assert [lineage.decode(line) for line in package.lineage] == GOLDEN_EVENTS
-    (aggregate,), (sketch,) = package.aggregates.to_pylist(), package.sketches.to_pylist()
-    assert aggregate == {
-        "release": DIGEST,
-        "window": datetime(2025, 10, 9, 8, tzinfo=UTC),
-        "rows": 30,
-        "anomalies": 2,
-        "outside": None,
-        "score_sum": 7.5,
-    }
+    window, (sketch,) = datetime(2025, 10, 9, 8, tzinfo=UTC), package.sketches.to_pylist()
+    told = [{**msgspec.structs.asdict(aggregate), "window": window} for aggregate in aggregates]
+    assert package.aggregates.to_pylist() == told
     assert (sketch["release"], sketch["feature"]) == (DIGEST, FLOW)
     items = sketches.read(sketch["sketch"], sketch["rows"], sketch["k"])
     assert items.values.tolist() == [*range(30)]
@@ -327,6 +332,15 @@ def test_the_golden_package_is_written_again():
     assert msgspec.structs.replace(old.manifest, members={}) == msgspec.structs.replace(
         new.manifest, members={}
     )
+
+
+def test_a_package_without_plant_assets_has_the_members_of_format_2():
+    """Byte for byte, under the same pyarrow."""
+    golden = (GOLDEN / PACKAGE_2).read_bytes()
+    today = write_package(aggregates=GOLDEN_AGGREGATES[:1])
+    if written_by(golden) == written_by(today):
+        (_, old), (_, new) = (packages._open(data, [KEY.public_key()]) for data in (golden, today))
+        assert old == new
 
 
 def written_by(package: bytes) -> str:
@@ -409,7 +423,7 @@ def test_an_outbox_of_format_1_kept_no_fingerprints(tmp_path):
         assert (batch.first, outbox.find("key 2", b"two").same) == (5, False)
 
 
-@pytest.mark.parametrize(("name", "number"), [(OUTBOX_1, 1), (OUTBOX_2, 2), (OUTBOX_3, 3)])
+@pytest.mark.parametrize(("name", "number"), [(OUTBOX_1, 1), (OUTBOX_2, 2), (OUTBOX_3, 3), (OUTBOX_4, 4)])
 def test_an_outbox_of_an_earlier_format_is_upgraded_where_it_is(tmp_path, name, number):
     path = restore(name, tmp_path / "golden.db")
     before = stands_in(path)
@@ -418,7 +432,7 @@ def test_an_outbox_of_an_earlier_format_is_upgraded_where_it_is(tmp_path, name, 
     after = stands_in(path)
     assert after["version"] == (schema.FORMAT,)
     assert (after["feedback"], after["feedback rows"]) == (before["feedback"], before["feedback rows"])
-    assert after["scores rows"] == [(*row, None) for row in before["scores rows"]]
+    assert after["scores rows"] == [(*row, *[None] * (number < 4)) for row in before["scores rows"]]
     later = (0, 0, 0, None, None) if number < 3 else ()
     assert after["packages rows"] == [(*row, *later) for row in before["packages rows"]]
     assert after["tally rows"] == sorted({*before["tally rows"], ("packed", 1)})

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from edge_ai_assets import usecase
 from edge_ai_assets.delivery import ceremony, signing
 from edge_ai_assets.enrolment import EnrolmentError, fingerprint
+from edge_ai_assets.here import NotHere
 from edge_ai_assets.home import Home
 from edge_ai_assets.site_cli import sites
 from edge_ai_assets.stack_hub import provision
@@ -138,21 +139,17 @@ def test_done_again_it_says_the_same(run, azure, ship, invitation, answer, mediu
 
 
 class TestRefused:
-    """EnrolmentError; `edge-ai` makes one line and exit code 2 of it."""
+    """EnrolmentError or NotHere; `edge-ai` makes one line and exit code 2 of it."""
 
     def test_a_home_that_is_not_there_has_nobody_to_invite(self, run, ship, medium):
         for arguments in (("invite", "narvik", "--to", medium), ("enrol", medium / "x.json")):
-            with pytest.raises(
-                EnrolmentError, match="does not exist: set EDGE_AI_HOME to the home of Azure's"
-            ):
+            with pytest.raises(NotHere, match="does not exist: set EDGE_AI_HOME to the home of Azure's"):
                 run(ship, *arguments)
         assert not ship.root.exists()
 
     def test_a_site_invites_and_enrols_nobody(self, run, ship, answer, medium):
         for arguments in (("invite", "narvik", "--to", medium), ("enrol", answer)):
-            with pytest.raises(
-                EnrolmentError, match="is the home of site 'narvik': set EDGE_AI_HOME to that of"
-            ):
+            with pytest.raises(NotHere, match="is the home of site 'narvik': set EDGE_AI_HOME to that of"):
                 run(ship, *arguments)
         assert not ship.keys.exists()
 

@@ -255,10 +255,73 @@ def test_a_range_may_be_open():
 
 @pytest.mark.parametrize("path", sorted(BUNDLED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_bundled_ones_are_fine_and_come_back(path, tmp_path):
+    usecase.check_egress(load(path))
     case = load(path)
     usecase.dump(case, tmp_path / "again.yaml")
     assert load(tmp_path / "again.yaml") == case
     assert load(tmp_path / "again.yaml").digest == case.digest
+
+
+PUMPS = GOOD.replace("runs:", "plant_asset: {column: pump}\nruns:")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        (
+            "name: Flow\n",
+            "name: pump\n",
+            "'pump' is a feature and also the label, a time, site, plant asset or",
+        ),
+        ("{column: pump}", "{columns: [pump]}", "plant_asset.column: Field required"),
+        (
+            "{name: Flow, leaves: as_is}",
+            "{name: _asset, leaves: aggregated}",
+            "'_asset' leaves as_is or pseud",
+        ),
+        ("plant_asset: {column: pump}", "description: x", "egress field '_asset' is no feature and none of"),
+    ],
+)
+def test_a_plant_asset_that_cannot_be(good, bad, said):
+    text = PUMPS.replace("{name: Flow, leaves: as_is}", "{name: _asset, leaves: as_is}")
+    text = text if "Flow" not in good or "leaves" not in good else PUMPS
+    with pytest.raises(UseCaseError) as raised:
+        loads(text.replace(good, bad, 1))
+    assert said in str(raised.value)
+
+
+def test_who_names_no_plant_asset_has_the_digest_of_before_there_were_any():
+    """Frozen: training sets, plans and files in the lake are named by it."""
+    text = (
+        (BUNDLED / "skab.yaml")
+        .read_text("utf-8")
+        .replace("_run, leaves: pseudonymised", "_run, leaves: as_is")
+    )
+    assert loads(text).digest == "d00f26e765d8fa1dda0c03fefea306b118497c4612f1a8067d7c2cf9a5f31832"
+    assert "plant_asset" not in usecase.dumps(loads(GOOD))
+    assert loads(usecase.dumps(loads(PUMPS))).plant_asset == usecase.PlantAsset(column="pump")
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("{name: _run, leaves: as_is}", "'_run' is free text: list the `values`"),
+        ("{name: _role, leaves: as_is}", "'_role' is free text"),
+        ("{name: _note, leaves: rounded, digits: 1}", "'_note' cannot be rounded: it is no number"),
+        ("{name: Mode, leaves: rounded, digits: 1}", "'Mode' cannot be rounded"),
+        ("{name: _time, leaves: aggregated}", "'_time' cannot be aggregated"),
+        ("{name: _run, leaves: as_is, values: [r1]}", None),
+        ("{name: _run, leaves: pseudonymised}", None),
+        ("{name: _score, leaves: rounded, digits: 1}", None),
+    ],
+)
+def test_what_a_policy_cannot_mean_is_refused_for_what_is_to_be_released(field, said):
+    case = loads(GOOD.replace("{name: Flow, leaves: as_is}", field))
+    if said is None:
+        return usecase.check_egress(case)
+    with pytest.raises(UseCaseError, match=r"^mill: egress\.fields\.0: ") as found:
+        usecase.check_egress(case, "mill")
+    assert said in str(found.value)
 
 
 def test_lookups():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,14 +65,21 @@ def new_packages(home: Home) -> list[str]:
 
     It costs a row a site and, for what was received, a look at its name in the folder.
     """
-    new, _ = inbox.arrived(home.uplink, heads.read(home.tables))
-    return sorted(path.name for _, _, path in new)
+    return sorted(waiting_packages(home))
+
+
+def waiting_packages(home: Home) -> dict[str, bool]:
+    """The same, and of each whether it is the next of its site's chain; others wait for a missing one."""
+    known = heads.read(home.tables)
+    new, _ = inbox.arrived(home.uplink, known)
+    return {path.name: number == known.get(site, Head()).number + 1 for site, number, path in new}
 
 
 def watermarks(home: Home, usecase: UseCase, now: clock.Clock = clock.now) -> list[Watermark]:
     """How complete each site is, by name: those of the use case, and whoever else sent something.
 
-    What came counts only if the site's key signed it: nobody else can make a gap.
+    What came counts only if the site's key signed it: nobody else can make a gap. A site that is no longer in
+    the use case is never stale: nothing more is waited for.
     """
     known, trusted = heads.read(home.tables), site_keys(home)
     new, _ = inbox.arrived(home.uplink, known)
@@ -79,7 +87,7 @@ def watermarks(home: Home, usecase: UseCase, now: clock.Clock = clock.now) -> li
     for site, number, path in new:
         if _signed(path, site, number, trusted):
             arrived[site].append(number)
-    names = {site.name for site in usecase.sites} | known.keys() | arrived.keys()
+    current = {site.name for site in usecase.sites}
     return [
         watermark.mark(
             site,
@@ -87,18 +95,19 @@ def watermarks(home: Home, usecase: UseCase, now: clock.Clock = clock.now) -> li
             arrived=arrived[site],
             refused=_refused(home, site, known.get(site, Head()).number, trusted),
             registered_at=_registered_at(home, site),
-            stale_days=usecase.returns.stale_days,
+            stale_days=usecase.returns.stale_days if site in current else math.inf,
             now=now(),
         )
-        for site in sorted(names)
+        for site in sorted(current | known.keys() | arrived.keys())
     ]
 
 
 def held_back(home: Home, usecase: UseCase, now: clock.Clock = clock.now) -> list[Watermark]:
-    """The sites for whose sake nothing is published now; none when the use case always publishes."""
+    """The sites of the use case for whose sake nothing is published now; none when it always publishes."""
     if usecase.returns.publish == "always":
         return []
-    return [mark for mark in watermarks(home, usecase, now) if not mark.whole]
+    current = {site.name for site in usecase.sites}
+    return [mark for mark in watermarks(home, usecase, now) if mark.site in current and not mark.whole]
 
 
 def acks(home: Home) -> dict[str, bytes]:

@@ -82,31 +82,51 @@ def packages_arrived(
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         """Bring arrived packages into the global tables.
 
-        What has arrived is compared with what the tables hold, so a restart finds what is still to do; the
-        run key is the names that are new and the turn: packages that wait for a gap ask once a turn. A
-        container is only listed: the run fetches.
+        What has arrived is compared with what the tables hold, so a restart finds what is still to do. The
+        run key is the names that are new and the turn; without the turn when all of them wait for one that
+        is missing, which no other run would bring. A container is only listed: the run fetches.
         """
         from edge_ai_assets.azure import arrivals
         from edge_ai_assets.resources.secret import SecretError
         from edge_ai_assets.returns.road.link import LinkDown
         from edge_ai_assets.returns.road.roads import UplinkError
 
-        new, nothing = arrivals.new_packages(home), "every package that arrived was received"
+        here, nothing = arrivals.waiting_packages(home), "every package that arrived was received"
+        far: list[str] = []
         try:
-            new += arriving.waiting() if arriving else []
+            far = arriving.waiting() if arriving else []
         except LinkDown as error:
             nothing = str(error)
         except (UplinkError, SecretError) as error:
-            if not new:
+            if not here:
                 raise
             context.log.error(f"packages that were carried are received, the container is not: {error}")
-        if not new:
+        if not here and not far:
             return dg.SkipReason(nothing)
         if in_flight(context.instance, job.name):
             return dg.SkipReason("packages are being received")
-        return dg.RunRequest(run_key=f"{hashlib.sha256(repr(new).encode()).hexdigest()[:16]}/{turn()}")
+        state = hashlib.sha256(repr(sorted(here) + far).encode()).hexdigest()[:16]
+        return dg.RunRequest(run_key=f"{state}/{turn()}" if far or any(here.values()) else state)
 
     return sensor
+
+
+def completeness_due(job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """The schedule that looks once a day how complete the sites are: of a silent one nothing arrives."""
+
+    @dg.schedule(
+        name="completeness_due",
+        job=job,
+        cron_schedule="0 5 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Looks once a day how complete the sites are, whether or not anything arrived.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if in_flight(context.instance, job.name):
+            return dg.SkipReason("packages are being received, which ends with that look")
+        return dg.RunRequest()
+
+    return schedule
 
 
 def drift_seen(job: dg.UnresolvedAssetJobDefinition, home: Home, usecase: UseCase) -> dg.SensorDefinition:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 READINGS = {
     "_site": "the site that was measured",
+    "_asset": "the plant asset it is of",
     "_run": "readings that belong together; windows and splits never cut through one",
     "_row": "position in the run, from 0",
     "_time": "when it was measured, UTC",
@@ -29,6 +30,7 @@ GLOBAL = {
     "site": "the site that made the score",
     "package": "number of the return package that brought it",
     "day": "UTC day of the score",
+    "asset": "the plant asset, as the egress policy lets it out; empty of scores that are not told by it",
     "sequence": "the site's number of the score; with the site, the key",
     "scored_at": "when the score was made, UTC",
     "release": "image digest of the release that made it",

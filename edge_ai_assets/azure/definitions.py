@@ -18,6 +18,7 @@ from edge_ai_assets.azure.withdraw_job import withdraw_release
 from edge_ai_assets.resources import configured
 from edge_ai_assets.resources.home_mirror import HomeMirror
 from edge_ai_assets.settings import Settings
+from edge_ai_assets.usecase import check_egress
 
 RELEASE = [keys.CANDIDATE, keys.CHAMPION, keys.IMAGE, keys.BUNDLE]
 
@@ -28,6 +29,7 @@ def build_defs(
     """The location's definitions; `resources` override the ones made from `settings`."""
     settings = settings or Settings.load()
     home, usecase = settings.folders(), settings.load_usecase()
+    check_egress(usecase)
     ingestion, power_bi = settings.azure.ingestion, settings.azure.publishing
     given: dict[str, Any] = {
         "home": home,
@@ -82,7 +84,7 @@ def build_defs(
                 "what_follows", target=dg.AssetSelection.all(), default_status=dg.DefaultSensorStatus.RUNNING
             ),
         ],
-        schedules=[automation.retraining_due(retrain, usecase)],
+        schedules=[automation.retraining_due(retrain, usecase), automation.completeness_due(bring_home)],
         # A run here is short and starts fast: a process a step would cost more than the step.
         executor=dg.in_process_executor,
         resources=given,

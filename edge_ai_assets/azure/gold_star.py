@@ -30,11 +30,17 @@ class Column(NamedTuple):
 SITE = Column("site", "string", "the site; relates to dim_site")
 DAY = Column("day", "date32[day]", "UTC day of the score; relates to dim_day")
 RELEASE = Column("release", "string", "image digest of the release that scored; relates to dim_release")
+ASSET = Column(
+    "asset",
+    "string",
+    "the plant asset, if the use case names such; empty of scores that are not told by it",
+)
 STAR: dict[str, tuple[Column, ...]] = {
     FACT_INSIGHTS: (
         DAY,
         SITE,
         RELEASE,
+        ASSET,
         Column("insights", "int64", "insights of the day that came home"),
         Column("anomalies", "int64", "of these, anomalies"),
         Column("mean_score", "double", "mean score of these insights; empty when none came"),

@@ -18,6 +18,7 @@ from edge_ai_assets.returns.inbox.watermark import Watermark
 from edge_ai_assets.usecase import UseCase
 
 MOST_DAYS = 365
+MOST_ASSETS = 200
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 """Of `packed` numbers: a digit has five bits, from the lowest on; the upper 32 say that another follows."""
 SPAN = "SELECT max(day), min(day) FROM daily WHERE day <= ?"
@@ -32,8 +33,10 @@ SELECT date_diff('day', ?::DATE, day), sum(insights)::BIGINT FROM daily WHERE da
 """
 SERVED = """
 SELECT site, day, release FROM (
-    SELECT site, day, arg_max(release, greatest(insights, coalesce(scored, 0))) AS release FROM daily
-    WHERE day BETWEEN ? AND ? GROUP BY site, day
+    SELECT site, day, arg_max(release, scores) AS release FROM (
+        SELECT site, day, release, greatest(sum(insights), coalesce(sum(scored), 0)) AS scores FROM daily
+        WHERE day BETWEEN ? AND ? GROUP BY site, day, release
+    ) GROUP BY site, day
 ) QUALIFY release IS DISTINCT FROM lag(release) OVER (PARTITION BY site ORDER BY day) ORDER BY site, day
 """
 RAN = """
@@ -82,6 +85,17 @@ class Site(msgspec.Struct, frozen=True):
         return "whole" if self.mark.head.number else "silent"
 
 
+class Asset(msgspec.Struct, frozen=True):
+    """A plant asset, and what came home of it over all days."""
+
+    site: str
+    name: str
+    scored: int | None
+    """None where the site lets no aggregates out."""
+    insights: int
+    anomalies: int
+
+
 class Report(msgspec.Struct, frozen=True):
     """All that the page tells."""
 
@@ -97,6 +111,8 @@ class Report(msgspec.Struct, frozen=True):
     """Those that lack something first, then by name."""
     releases: list[Release]
     """Oldest first."""
+    assets: list[Asset] = []
+    """Those with most anomalies first, at most MOST_ASSETS; none if the use case names none."""
 
 
 def collect(home: Home, usecase: UseCase, now: datetime) -> Report:
@@ -129,6 +145,7 @@ def collect(home: Home, usecase: UseCase, now: datetime) -> Report:
         days.insights,
         sites,
         [_release(one, said.get(one.image)) for one in releases],
+        days.assets,
     )
 
 
@@ -163,6 +180,7 @@ class _Days(msgspec.Struct, frozen=True):
     """Since when which image made most of a day's scores."""
     totals: dict[str, tuple[int, int]] = {}
     """Insights and anomalies over all time."""
+    assets: list[Asset] = []
 
 
 def _days(tables: Path, today: date) -> _Days:
@@ -188,7 +206,8 @@ def _days(tables: Path, today: date) -> _Days:
         for site, day, image in db.execute(SERVED, [first, last]).fetchall():
             served[site].append((day, image))
         totals = {site: (count, found) for site, count, found in db.execute(TOTALS).fetchall()}
-    return _Days(first, insights, anomalies, served, totals)
+        assets = [Asset(*row) for row in db.execute(daily.ASSETS, [MOST_ASSETS]).fetchall()]
+    return _Days(first, insights, anomalies, served, totals, assets)
 
 
 def _ran(tables: Path) -> dict[str, list[tuple[date, str]]]:

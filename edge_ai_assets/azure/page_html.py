@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from edge_ai_assets.azure.page_data import DIGITS, Release, Report, Site
+from edge_ai_assets.azure.page_data import DIGITS, Asset, Release, Report, Site
 
 PARTS = Path(__file__).parent / "report_page"
 SCRIPTS = ["data.js", "chart.js", "fleet.js", "report.js"]
@@ -51,6 +51,7 @@ def render(report: Report) -> str:
         insights=f"{sum(site.insights for site in report.sites):,}",
         anomalies=f"{sum(site.anomalies for site in report.sites):,}",
         newest=str(newest),
+        assets=_assets(report.assets),
         sites="".join(_site(place, site) for place, site in enumerate(report.sites)) or _empty(9),
         releases="".join(_release(one) for one in reversed(report.releases)) or _empty(7),
         data=_embedded(report),
@@ -78,6 +79,19 @@ def _site(place: int, site: Site) -> str:
     ]
     name = html.escape(site.name)
     return f'<tr data-i="{place}" data-s="{site.state}"><th scope="row">{name}</th>{"".join(cells)}</tr>\n'
+
+
+def _assets(assets: list[Asset]) -> str:
+    """The section of plant assets; nothing where there are none."""
+    rows = []
+    for one in assets:
+        scored = NOTHING if one.scored is None else f"{one.scored:,}"
+        figures = [_cell(said, kind="n") for said in (scored, f"{one.insights:,}", f"{one.anomalies:,}")]
+        rows.append(
+            f'<tr>{_cell(one.site)}<th scope="row">{html.escape(one.name)}</th>{"".join(figures)}</tr>\n'
+        )
+    section = Template((PARTS / "assets.html").read_text("utf-8"))
+    return section.substitute(assets="".join(rows)) if rows else ""
 
 
 def _release(one: Release) -> str:

@@ -36,15 +36,19 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` when the block ends well; otherwise `path` is as it was.
 
     The caller holds a lock that keeps others from the same path: the partial file has a fixed name, so that
-    what a killed process left behind is written over instead of piling up.
+    what a killed process left behind is replaced instead of piling up.
+
+    Args:
+        mode: of the file, less the umask.
     """
     partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)  # of any mode
     try:
-        with partial.open("wb") as file:
+        with open(partial, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -66,10 +66,8 @@ def cut(data: bytes, numbers: np.ndarray, columns: list[str], delimiter: str, en
         data: the lines, see `lines.as_data`; numbers: of each in the file, int64, shape (n,).
         encoding: what the file is said to be in, for what is told of a line that is not.
     """
-    # A blank line is no row. Where cells are not separated by blanks, one that is not empty is no row to
-    # Arrow either: it has one cell.
-    empty = data.startswith(b"\n") or b"\n\n" in data
-    if len(columns) > 1 and not delimiter.isspace() and not empty:
+    # A blank line is no row. To `table` it is none either where it has one cell and a row has more.
+    if len(columns) > 1 and not delimiter.isspace():
         cells = table(data, len(numbers), columns, delimiter)
         if cells is not None:
             return RawChunk(numbers, cells, {}, data)

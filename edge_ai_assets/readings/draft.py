@@ -95,6 +95,7 @@ def _how_to_read(found: Guess) -> Iterator[str]:
         yield "# No column names the site; the file's folder does, or its own name."
     else:
         yield "# No column names the site, the file's folder does; or site: {column: station}"
+    yield "# If a column says of which pump or engine a row is: plant_asset: {column: pump}"
     yield "# Windows and the split into training and test data never cut through a run."
     if found.run:
         yield f"runs: {{column: {_quoted(found.run)}}}"
@@ -138,7 +139,7 @@ def _egress(found: Guess, ranges: dict[str, tuple[float, float]]) -> Iterator[st
     yield "  minimum_group_size: 20"
     yield "  fields:"
     yield "    - {name: _time, leaves: as_is}"
-    yield "    - {name: _run, leaves: as_is}"
+    yield "    - {name: _run, leaves: pseudonymised}"
     yield "    - {name: _score, leaves: rounded, digits: 4}"
     yield "    - {name: _predicted, leaves: as_is}"
     yield "    - {name: _correct, leaves: as_is}"

@@ -29,8 +29,9 @@ class Batch:
     """Some consecutive rows of a file, told apart.
 
     `readings`: `_site`, `_run` (str), `_row` (int64, position in the run, from 0), `_time` (datetime64[us],
-    naive UTC, NaT without a time column), each feature under its own name (float64, NaN = missing; str for
-    categories), `_label` (nullable boolean, NA = not known). In file order.
+    naive UTC, NaT without a time column), `_asset` if the use case names plant assets (str, missing where not
+    known), each feature under its own name (float64, NaN = missing; str for categories), `_label` (nullable
+    boolean, NA = not known). In file order.
 
     `rejected`: `_file`, `_line` (line of a CSV, row of a Parquet file, from 1), `_problem` (a few words that
     can be counted), `_reason` (a sentence with field, value and bound), `_row_text` (the raw row as JSON).
@@ -77,7 +78,7 @@ def read(
 def check_columns(file: RawFile, usecase: UseCase) -> None:
     """ReadingsError when the file lacks a column that the use case reads."""
     names = [*(usecase.time.columns if usecase.time else ()), *(feature.name for feature in usecase.features)]
-    names += [part.column for part in (usecase.site, usecase.label) if part]
+    names += [part.column for part in (usecase.site, usecase.plant_asset, usecase.label) if part]
     names += [usecase.runs.column] if usecase.runs.column else []
     if lacking := [name for name in names if name not in file.columns]:
         there = ", ".join(map(repr, file.columns[:30]))
@@ -118,7 +119,8 @@ def _batches(
         if not usecase.runs.column:
             good["_run"] = names.of(good["_site"].to_numpy(object), good["_time"])
         good["_row"] = positions.positions(runs.of(good["_site"], good["_run"]))
-        good = good.astype({"_site": "str", "_run": "str", "_row": "int64"})
+        for name in ("_site", "_run"):  # one by one: a table asked for both is put together again from all
+            good[name] = good[name].astype("str")
         yield Batch(good, _rejected(chunk, verdict, file.path))
     if not rows:
         raise ReadingsError(f"{file.path}: the file has a header and no rows")
@@ -163,6 +165,9 @@ def _interpreted(chunk: RawChunk, usecase: UseCase, site: str | None, verdict: r
         )
     if name := usecase.runs.column:
         columns["_run"] = rules.run_names(name, cells[name], source, verdict)
+    if usecase.plant_asset:
+        name = usecase.plant_asset.column
+        columns["_asset"] = rules.asset_names(name, cells[name], source, verdict)
     for feature in usecase.features:
         rule = rules.numbers if feature.kind == "number" else rules.categories
         columns[feature.name] = rule(feature, cells[feature.name], source, verdict)

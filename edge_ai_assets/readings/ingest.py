@@ -122,7 +122,8 @@ def _digest(path: Path, site: str | None) -> str:
 
 def _reading_digest(usecase: UseCase, site: str | None) -> str:
     """Changes when the use case would read the file differently, and not when, say, a gate changes."""
-    parts = usecase.model_dump_json(include={"source", "time", "site", "runs", "features", "label", "sites"})
+    read_by = {"source", "time", "site", "plant_asset", "runs", "features", "label", "sites"}
+    parts = usecase.model_dump_json(include=read_by)
     return hashlib.sha256(f"{parts}\0{site}".encode()).hexdigest()
 
 

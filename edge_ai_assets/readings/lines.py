@@ -88,8 +88,8 @@ def table(data: bytes, lines: int, columns: list[str], delimiter: str) -> dict[s
     """The cells of lines that nothing is wrong with, by column; None when one has to be looked at by itself.
 
     Ten times as fast as `split` line by line, and the same where it gives an answer: it gives none when
-    there is a quote, or a line with more or fewer cells than there are columns, or at first a byte order
-    mark, which Arrow would leave out: here it is in the middle of a file, and part of a cell.
+    there is a quote, an empty line, or one with more or fewer cells than there are columns, or at first a
+    byte order mark, which Arrow would leave out: here it is in the middle of a file, and part of a cell.
     """
     if b'"' in data or data.startswith(BOM_UTF8):
         return None
@@ -100,7 +100,7 @@ def table(data: bytes, lines: int, columns: list[str], delimiter: str) -> dict[s
                 column_names=columns, use_threads=False, block_size=len(data) + 1
             ),
             parse_options=pa.csv.ParseOptions(
-                delimiter=delimiter, quote_char=False, double_quote=False, ignore_empty_lines=False
+                delimiter=delimiter, quote_char=False, double_quote=False, ignore_empty_lines=True
             ),
             convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
         )

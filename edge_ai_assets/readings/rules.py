@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_ai_assets.readings.raw import ReadingsError
-from edge_ai_assets.scoring.context import MAX_RUN
+from edge_ai_assets.scoring.context import MAX_ASSET, MAX_RUN
 from edge_ai_assets.usecase import Feature, Label, Source, Time, UseCase
 
 EMPTY = frozenset({"", "na", "n/a", "nan", "nat", "null", "<na>"})
@@ -269,6 +269,19 @@ def run_names(column: str, cells: pa.Array, source: Source, verdict: Verdict) ->
         lambda row: f"run {column!r} has {lengths[of[row]]} characters, it may have {MAX_RUN}",
     )
     return _texts(words, of)
+
+
+def asset_names(column: str, cells: pa.Array, source: Source, verdict: Verdict) -> pd.Series:
+    """Names of the plant assets, `str`, missing where missing; rejects those that no score may carry."""
+    words, of = distinct(column, cells)
+    lengths = pc.utf8_length(words.fill_null("")).to_numpy(zero_copy_only=False)
+    verdict.reject(
+        (lengths > MAX_ASSET)[of],
+        "plant asset too long",
+        lambda row: f"plant asset {column!r} has {lengths[of[row]]} characters, it may have {MAX_ASSET}",
+    )
+    missing = pa.array(is_missing(words, source))
+    return _texts(pc.if_else(missing, pa.scalar(None, pa.string()), words), of)
 
 
 def _texts(words: pa.Array, of: np.ndarray) -> pd.Series:

@@ -1,6 +1,7 @@
 """A simulator of pump stations for the bundled use case `pump-station`. No real plant is behind it.
 
-Raw columns as a plant would write them. Two kinds of fault come as episodes: bearing wear (temperature and
+Raw columns as a plant would write them. A station has two pumps that are alike and take turns, shift by
+shift: one runs, the other stands by. Two kinds of fault come as episodes: bearing wear (temperature and
 vibration creep up) and cavitation (flow and pressure fluctuate and sag). Where the files go is `replay`'s
 business.
 """
@@ -19,6 +20,7 @@ PRESSURE, FLOW = "Discharge pressure [bar]", "Flow [m³/h]"
 TEMPERATURE, VIBRATION = "Bearing temperature [°C]", "Vibration: RMS [mm/s]"
 CURRENT, PUMP = "Motor current [A]", "Pump type"
 DECIMALS = {PRESSURE: 3, FLOW: 2, TEMPERATURE: 2, VIBRATION: 3, CURRENT: 2}
+PUMPS = ("P-101", "P-102")
 FAULTY_SHIFTS = 0.26
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -37,7 +39,7 @@ def simulate(
             standard deviation from where they were, and faults look different.
 
     Returns:
-        station, shift, time, the use case's six features and fault (0 or 1), shape (shifts * ROWS, 10).
+        station, shift, pump, time, the use case's six features and fault (0 or 1), shape (shifts * ROWS, 11).
     """
     identity = zlib.crc32(site.encode())
     numbers = np.arange(first_shift, first_shift + shifts)
@@ -88,12 +90,13 @@ def simulate(
         {
             "station": site,
             "shift": np.repeat(np.array(names, dtype=object), ROWS),
+            "pump": np.repeat(np.array(PUMPS, dtype=object)[numbers % len(PUMPS)], ROWS),
             "time": (START + seconds.ravel()).astype("datetime64[us]"),
             **{name: values.ravel().clip(0).round(DECIMALS[name]) for name, values in columns.items()},
             PUMP: ("centrifugal", "screw")[identity % 2],
             "fault": ((wear + cavitation) > 0).astype(np.int64).ravel(),
         }
-    ).astype({"shift": "str"})
+    ).astype({"shift": "str", "pump": "str"})
 
 
 def dirty(frame: pd.DataFrame, *, seed: int, share: float = 0.01) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +31,7 @@ from edge_ai_assets.scoring.messages import Request, Response, error
 from edge_ai_assets.scoring.metrics import OTHER, Metrics
 from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.refused import Refused
-from edge_ai_assets.scoring.requests import FeedbackBody, FeedbackItem, Rows
+from edge_ai_assets.scoring.requests import FeedbackItem, Rows
 from edge_ai_assets.scoring.scorer import Repeated, Scorer, Work
 from edge_ai_assets.scoring.standing import Release, Standing
 from edge_ai_assets.scoring.writer import Writer
@@ -43,6 +44,9 @@ T = TypeVar("T")
 MAX_KEY = 200
 SMALL_BODY = 16 * 1024
 """Bodies below this size are scored on the event loop, with others; above it in a thread."""
+LARGE_AT_ONCE = 4
+"""Large requests that are more than their body at once: one is read, two are scored, one is answered. The
+others wait as they came: a body of a kilobyte can be a hundred thousand rows."""
 SMALL_ANSWER = 2_000
 """Rows, as columns, of which an answer is written on the event loop: it takes less than changing threads."""
 JSON = b"application/json"
@@ -76,8 +80,10 @@ class App:
         self._releases, self._writer, self._site = releases, writer, site
         self._metrics, self._guarded = metrics, guarded
         self._parses = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
+        self._turns = asyncio.Semaphore(LARGE_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: dict[object, int] = {}
+        self._versions = {each.digest: str(each.version) for each in releases}
         self._scorers = [Scorer(each.model, each.digest, writer, metrics) for each in releases]
         self._lease = Lease(writer.path.parent, MOUNTED)
         self._standing = Standing(site, releases[0], writer.path, metrics, self._lease, self._waiting)
@@ -108,10 +114,12 @@ class App:
             "/metrics": _get(self._standing.metrics, "metrics", frozenset({"operate"})),
             "/health/live": _get(_fixed(Response(200, b'{"status":"live"}')), "health"),
             "/health/ready": _get(partial(self._if_ready, Response(200, b'{"status":"ready"}')), "health"),
-            "/openapi.json": _get(_fixed(_json(document)), "page"),
+            "/openapi.json": _get(_fixed(_json(document)), "page", reads),
         }
-        for path, asset in (static.assets() | docs_page.assets(document)).items():
+        for path, asset in (static.assets() | {docs_page.STYLE: docs_page.style()}).items():
             routes[path] = _get(partial(_asset, asset), "page")
+        pages = docs_page.page(document), docs_page.page(openapi.outline())
+        routes["/docs"] = _get(partial(_docs, *pages), "page")
         return routes | self._inference_paths(reads, scores)
 
     def _inference_paths(self, reads: frozenset[str], scores: frozenset[str]) -> dict[str, dict[str, Route]]:
@@ -140,7 +148,7 @@ class App:
     def admit(self, request: Request) -> Response | None:
         refusal = gate.admit(self._routes, request)
         if refusal is None and request.route.roles == SCORES and (why := self._lease.ended()):
-            return error(503, why)
+            return error(503, why, (b"retry-after", b"60"))
         return refusal
 
     def handle(self, request: Request) -> None:
@@ -210,12 +218,19 @@ class App:
         """A request that is large, may have come before, or is no plain JSON."""
         kind, key = gate.kind(request), _key(request)
         read = partial(self._read_rows, request, kind)
-        rows, answer = await self._once(self._scorers[0], read, len(request.body), key)
-        table = kind == CSV and CSV in request.headers.get(b"accept", b"")
-        write = partial(self._answer, answer, table, rows.columnar)
-        if rows.columnar and not table and rows.number <= SMALL_ANSWER:
-            return write()
-        return await self._in(self._parses, write)
+        with self._scorers[0].holding(len(request.body)):
+            async with self._turn(request):
+                rows, answer = await self._once(self._scorers[0], read, key)
+                table = kind == CSV and CSV in request.headers.get(b"accept", b"")
+                write = partial(self._answer, answer, table, rows.columnar)
+                if rows.columnar and not table and rows.number <= SMALL_ANSWER:
+                    return write()
+                return await self._in(self._parses, write)
+
+    def _turn(self, request: Request) -> AbstractAsyncContextManager[Any]:
+        """What a request waits for that may take much memory; a small plain body never does."""
+        small = len(request.body) <= SMALL_BODY and b"content-encoding" not in request.headers
+        return nullcontext() if small and gate.kind(request) != ARROW else self._turns
 
     def _answer(self, answer: Answer, table: bool, columnar: bool) -> Response:
         if table:
@@ -241,20 +256,17 @@ class App:
         self._metrics.parsed(time.perf_counter() - began)
         return rows
 
-    async def _once(
-        self, scorer: Scorer, read: Callable[[], Rows], size: int, key: str | None
-    ) -> tuple[Rows, Answer]:
+    async def _once(self, scorer: Scorer, read: Callable[[], Rows], key: str | None) -> tuple[Rows, Answer]:
         """Score rows; those of a key that is known are answered from what was written then."""
         if key is None:
-            return await scorer.score(read, size)
-        with scorer.holding(size):
-            rows, fingerprint = await self._in(self._parses, partial(_known_by, read, scorer.model.contract))
-            seen = await self._standing.read(lambda outbox: outbox.find(key, fingerprint))
-            if seen is None:
-                try:
-                    return await scorer.score(lambda: rows, 0, key=key, fingerprint=fingerprint)
-                except Repeated as repeated:  # by a request that was on its way beside this one
-                    seen = repeated.receipt
+            return await scorer.score(read)
+        rows, fingerprint = await self._in(self._parses, partial(_known_by, read, scorer.model.contract))
+        seen = await self._standing.read(lambda outbox: outbox.find(key, fingerprint))
+        if seen is None:
+            try:
+                return await scorer.score(lambda: rows, key=key, fingerprint=fingerprint)
+            except Repeated as repeated:  # by a request that was on its way beside this one
+                seen = repeated.receipt
         return rows, await self._repeat(key, seen)
 
     async def _repeat(self, key: str, receipt: Receipt) -> Answer:
@@ -282,13 +294,19 @@ class App:
         asked: list[oip.Infer] = []
 
         def read() -> Rows:
+            began = time.perf_counter()
             asked.append(oip.infer(request.headers, _body(request), contract))
-            return requests.of_columns(asked[0].columns, asked[0].context, contract)
+            rows = requests.of_columns(asked[0].columns, asked[0].context, contract)
+            self._metrics.parsed(time.perf_counter() - began)
+            return rows
 
-        _, answer = await scorer.score(read, len(request.body))
-        return await self._in(
-            self._parses, partial(self._tensors, asked[0], contract, version, answer, request)
-        )
+        with scorer.holding(len(request.body)):
+            async with self._turn(request):
+                _, answer = await self._once(scorer, read, _key(request))
+                if answer.head.release != scorer.release:  # it was answered before the release changed
+                    version = self._versions.get(answer.head.release, version)
+                write = partial(self._tensors, asked[0], contract, version, answer, request)
+                return await self._in(self._parses, write)
 
     def _tensors(
         self, infer: oip.Infer, contract: Contract, version: str, answer: Answer, request: Request
@@ -313,7 +331,8 @@ class App:
     # Feedback.
 
     async def _feedback(self, request: Request) -> Response:
-        items = await self._in(self._parses, partial(_read_feedback, request))
+        with self._scorers[0].holding(len(request.body)):
+            items = await self._in(self._parses, partial(_read_feedback, request))
         role = request.caller.name if request.caller else None
         said = requests.feedback(self._site, items, time.time_ns() // 1000, role)
         try:
@@ -349,6 +368,11 @@ def _asset(asset: Response, request: Request) -> Response:
     return asset
 
 
+def _docs(whole: Response, to_strangers: Response, request: Request) -> Response:
+    """The page about the service: it tells of the contract only whom `/v1/contract` does."""
+    return _asset(whole if gate.stranger(request, EVERY_ROLE) is None else to_strangers, request)
+
+
 def _body(request: Request) -> bytes:
     """The body, its encoding undone; in a thread, since that may take a while."""
     encoding = request.headers.get(b"content-encoding")
@@ -363,12 +387,7 @@ def _known_by(read: Callable[[], Rows], contract: Contract) -> tuple[Rows, bytes
 
 def _read_feedback(request: Request) -> list[FeedbackItem]:
     body = _body(request)
-    if gate.kind(request) != CSV:
-        return json_body.decode(body, FeedbackBody).items
-    try:
-        return [msgspec.convert(item, FeedbackItem) for item in csv_body.feedback(body)]
-    except msgspec.ValidationError as problem:
-        raise Refused(422, f"the body does not fit: {problem}") from problem
+    return csv_body.feedback(body) if gate.kind(request) == CSV else json_body.feedback(body)
 
 
 def _arrays(answer: Answer) -> tuple[Any, Any, Any]:

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from edge_ai_assets.scoring.client import Client, ScoreAnswer
 
 T = TypeVar("T")
-CUT = Cut(first=10_000)
-"""Of files that are begun now. A request is large enough for onnxruntime to run flat out and small enough for
-one quick commit; the first chunk is small, because the service waits for it."""
+CUT = Cut(first=12_000, slice=4_000)
+"""Of files that are begun now. The first chunk is small, because the service waits for it. A request is long:
+what one costs here besides its rows is taken from cutting the next chunk. It is no longer, because who asks
+for one row meanwhile waits for its commit, twice as long beside requests of twice as many rows."""
 IN_FLIGHT = 8
 """Requests on their way at once: two or three keep the service at work, the others make up for waits here."""
 
@@ -138,7 +139,8 @@ def score_file(
         What was done with `path`, without the interrupted one. All 0 if somebody else scored it meanwhile.
 
     Raises:
-        ReadingsError: the file is not readable, or columns are missing.
+        ReadingsError: the file is not readable, columns are missing, or it was begun by a use case whose
+            inputs the service no longer takes.
         ServiceError: the service is away or refuses, see `refused`; the file stays and is taken up again
             where it stopped.
     """
@@ -169,12 +171,32 @@ def _score_file(
         _finish(path, site, digest)
         return FileScored(0, 0, 0, 0, 0)
     begun = _begin(path, digest, usecase, site)
-    usecase = UseCase.model_validate(begun.usecase)
-    made = chunks(path, usecase, site=site.name, digest=digest, cut=begun.cut, kept=kept)
-    done = _send(_noted(made, site, digest), client, progress)
+    own = UseCase.model_validate(begun.usecase)
+    made = chunks(path, own, site=site.name, digest=digest, cut=begun.cut, kept=kept)
+    try:
+        done = _send(_noted(made, site, digest), client, progress)
+    except Exception as error:
+        if own != usecase and refused(error):
+            raise _outlived(path.name, digest, site, error) from error
+        raise
     kept.write(digest)
     _finish(path, site, digest)
     return done
+
+
+def _outlived(name: str, digest: str, site: SiteHome, error: Exception) -> Exception:
+    """A release with other inputs came while the file was under way: it cannot be finished by this one."""
+    from edge_ai_assets.readings.raw import ReadingsError
+    from edge_ai_assets.returns.outbox.outbox import Outbox
+
+    with Outbox(site.outbox) as outbox:
+        scored = outbox.scored_under(f"{digest}/")
+    return ReadingsError(
+        f"{name} was begun under another use case, whose inputs the release that serves now does not take: "
+        f"its first {scored:,} rows that can be scored are, the others are not. Score it again under a "
+        f"release of that use case, or give the rows that are left as a file of their own. "
+        f"The service said: {error}"
+    )
 
 
 def _noted(made: Iterator[Chunk], site: SiteHome, digest: str) -> Iterator[Chunk]:

@@ -87,7 +87,8 @@ class Client:
 
         Args:
             columns: for each input n values; None or NaN where missing.
-            context: `_time`, `_run` and `_row`, n values each; times as text or anything with `isoformat`.
+            context: `_time`, `_run`, `_row` and `_asset`, n values each; times as text or anything with
+                `isoformat`.
             key: idempotency key. With one, a lost connection is tried again: nothing is scored twice.
 
         Raises:

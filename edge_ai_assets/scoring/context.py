@@ -1,15 +1,18 @@
-"""What a row belongs to, beside its inputs: when, in which run, which row of it. No input of the model."""
+"""What a row belongs to, beside its inputs: when, in which run, which row of it, of which plant asset. No
+input of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from edge_ai_assets.scoring.contract import ContractError
 
-CONTEXT = ("_time", "_run", "_row")
-MAX_RUN = 200
+CONTEXT = ("_time", "_run", "_row", "_asset")
+MAX_RUN = MAX_ASSET = 200
+"""Characters of their names."""
 
 
 def checked(context: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
@@ -48,11 +51,11 @@ def _times(values: Sequence[Any]) -> list[str | None]:
     return result
 
 
-def _runs(values: Sequence[Any]) -> Sequence[Any]:
+def _names(field: str, most: int, values: Sequence[Any]) -> Sequence[Any]:
     for row, value in enumerate(values):
-        if value is not None and not (isinstance(value, str) and len(value) <= MAX_RUN):
-            bound = f"must be text of at most {MAX_RUN} characters"
-            raise ContractError(f"row {row}: '_run' {bound}, it is {_shown(value)}")
+        if value is not None and not (isinstance(value, str) and len(value) <= most):
+            bound = f"must be text of at most {most} characters"
+            raise ContractError(f"row {row}: {field!r} {bound}, it is {_shown(value)}")
     return values
 
 
@@ -73,4 +76,9 @@ def _shown(value: Any) -> str:
     return repr(value[:60] if isinstance(value, str) else value)
 
 
-_CHECKS: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {"_time": _times, "_run": _runs, "_row": _rows}
+_CHECKS: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {
+    "_time": _times,
+    "_run": partial(_names, "_run", MAX_RUN),
+    "_row": _rows,
+    "_asset": partial(_names, "_asset", MAX_ASSET),
+}

@@ -6,6 +6,7 @@ imported, so the scoring service can use it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -71,8 +72,8 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     format: int = FORMAT
 
     def encode(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
-        """Columns of values, by input name, as the matrix the model takes: `widened`, then `narrowed`."""
-        return self.narrowed(self.widened(columns))
+        """Columns of values, by input name, as the matrix the model takes, in C order: all that follows."""
+        return np.ascontiguousarray(self.narrowed(self.widened(columns)))
 
     def widened(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Columns of values, by input name, as numbers.
@@ -93,10 +94,10 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         for item in self.inputs:
             if item.base == item.name and item.name not in columns:
                 raise ContractError(f"field {item.name!r} is missing")
-        lengths = {len(values) for values in columns.values()}
-        if len(lengths) != 1:
-            raise ContractError(f"columns must have one length, these have {sorted(lengths)}")
-        (rows,) = lengths
+        lengths = {item.name: len(columns[item.name]) for item in self.inputs if item.name in columns}
+        if len(set(lengths.values())) != 1:
+            raise ContractError(_odd(lengths))
+        rows = next(iter(lengths.values()))
         wide = np.empty((len(self.inputs), rows))
         for position, item in enumerate(self.inputs):
             if item.name not in columns:
@@ -113,14 +114,15 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         All rows and inputs are checked at once: for one row, a numpy call costs more than the work it does.
 
         Returns:
-            float32, shape (n, len(inputs)), C order.
+            float32, shape (n, len(inputs)), in the order of `wide`: checks of columns that came as columns
+            run along them.
 
         Raises:
             ContractError: a value is infinite, one that float32 cannot hold, or outside its plausible range;
                 the first such row is named, by the first such input.
         """
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-            matrix = np.ascontiguousarray(wide, np.float32)
+            matrix = np.asarray(wide, np.float32)
         # Bounds in float32, too: 0.1 must be within 0.1, whether it came as float32 or float64.
         low, high = self._plausible
         wrong = (matrix < low) | (matrix > high)
@@ -170,7 +172,19 @@ def _refusal(item: Input, row: int, value: float) -> str:
     if low <= value <= high:
         return f"row {row}: {item.name!r} is {value:g}, it must be finite and within float32"
     unit = f" {item.unit}" if item.unit else ""
-    return f"row {row}: {item.name!r} is {value:g}, it must be between {low:g} and {high:g}{unit}"
+    if item.low is None:
+        bound = f"at most {high:g}"
+    else:
+        bound = f"at least {low:g}" if item.high is None else f"between {low:g} and {high:g}"
+    return f"row {row}: {item.name!r} is {value:g}, it must be {bound}{unit}"
+
+
+def _odd(lengths: Mapping[str, int]) -> str:
+    """Which column has another length than most."""
+    ((usual, _),) = Counter(lengths.values()).most_common(1)
+    name, odd = next((name, length) for name, length in lengths.items() if length != usual)
+    other = next(name for name, length in lengths.items() if length == usual)
+    return f"columns must have one length: field {name!r} has {odd} values, field {other!r} has {usual}"
 
 
 def _categories(item: Input, values: Sequence[Any], codes: Mapping[str, float]) -> list[float]:
@@ -178,7 +192,7 @@ def _categories(item: Input, values: Sequence[Any], codes: Mapping[str, float]) 
     if not set(map(type, values)) <= {str, NoneType}:
         for row, value in enumerate(values):
             if value is not None and not isinstance(value, str):
-                raise ContractError(f"row {row}: {item.name!r} must be text, it is {_kind(value)}")
+                raise ContractError(f"row {row}: {item.name!r} must be text, it is {kind_of(value)}")
     return [codes.get(value, UNKNOWN_CATEGORY) for value in values]
 
 
@@ -193,7 +207,7 @@ def _numbers(item: Input, values: Sequence[Any]) -> np.ndarray:
     }:  # exact types only: much faster than asking each value
         for row, value in enumerate(values):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ContractError(f"row {row}: {item.name!r} must be a number, it is {_kind(value)}")
+                raise ContractError(f"row {row}: {item.name!r} must be a number, it is {kind_of(value)}")
     try:
         return np.array(values, np.float64)
     except OverflowError:
@@ -203,8 +217,10 @@ def _numbers(item: Input, values: Sequence[Any]) -> np.ndarray:
         raise ContractError(f"row {row}: {item.name!r} is a whole number too large to be one") from None
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value is, in a message."""
     kinds = {
+        NoneType: "null",
         bool: "a boolean",
         int: "a number",
         float: "a number",

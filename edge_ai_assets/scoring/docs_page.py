@@ -19,10 +19,11 @@ from edge_ai_assets.scoring.static import response
 STYLE = "/static/docs.css"
 
 
-def assets(document: dict[str, Any]) -> dict[str, Response]:
-    """The page and its style sheet as answers that are ready, by path."""
-    style = files(__package__).joinpath("page_docs/docs.css").read_bytes()
-    return {"/docs": page(document), STYLE: response(style, b"text/css; charset=utf-8")}
+def style() -> Response:
+    """The page's style sheet, which belongs at STYLE."""
+    return response(
+        files(__package__).joinpath("page_docs/docs.css").read_bytes(), b"text/css; charset=utf-8"
+    )
 
 
 def page(document: dict[str, Any]) -> Response:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Handler = Callable[[Request], Response | Coroutine[Any, Any, Response] | None]
 """Answers at once, by a coroutine, or (None) by itself later."""
 
-_ELSEWHERE = (b"cross-site", b"same-site")
+_OF_OTHERS = (b"cross-site", b"same-site")
 """What a browser says of a request that another site's page makes (Fetch Metadata, section 2.1)."""
 _CHALLENGE = (b"www-authenticate", b"Bearer")
 
@@ -47,7 +47,7 @@ def admit(routes: Mapping[str, Mapping[str, Route]], request: Request) -> Respon
     if route is None:
         allow = ", ".join(methods)
         return error(405, f"{request.method} is not possible here, only {allow}", (b"allow", allow.encode()))
-    if route.roles and (refusal := _stranger(request, route)) is not None:
+    if route.roles and (refusal := _elsewhere(request) or stranger(request, route.roles)) is not None:
         return refusal
     if route.kinds and (found := kind(request)) not in route.kinds:
         taken = ", ".join(sorted(known.decode() for known in route.kinds if known))
@@ -56,10 +56,14 @@ def admit(routes: Mapping[str, Mapping[str, Route]], request: Request) -> Respon
     return None
 
 
-def _stranger(request: Request, route: Route) -> Response | None:
-    """Why a request may not ask for what is not everybody's."""
-    if request.headers.get(b"sec-fetch-site") in _ELSEWHERE:
+def _elsewhere(request: Request) -> Response | None:
+    if request.headers.get(b"sec-fetch-site") in _OF_OTHERS:
         return error(403, "a page of another site may not ask in its reader's name")
+    return None
+
+
+def stranger(request: Request, roles: frozenset[str]) -> Response | None:
+    """Why who asks may not have what is for callers of some roles; None, and the caller, if they may."""
     tokens: Tokens | None = request.tokens
     if tokens is None:
         if request.local and not _is_local(request.headers.get(b"host", b"localhost")):
@@ -68,8 +72,8 @@ def _stranger(request: Request, route: Route) -> Response | None:
     caller = tokens.caller(request.headers.get(b"authorization"))
     if caller is None:
         return error(401, "a valid token is needed: Authorization: Bearer TOKEN", _CHALLENGE)
-    if not route.roles & caller.roles:
-        needed = " or ".join(sorted(route.roles))
+    if not roles & caller.roles:
+        needed = " or ".join(sorted(roles))
         return error(403, f"the token of {caller.name!r} has not the role {needed}")
     request.caller = caller
     return None

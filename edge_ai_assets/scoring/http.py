@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from edge_ai_assets.scoring.messages import Request, Response, error, failed
+from edge_ai_assets.scoring.messages import Request, Response, error, failed, unserved
 
 if TYPE_CHECKING:
     from edge_ai_assets.scoring.server import Server
@@ -286,6 +286,9 @@ class Connection(asyncio.Protocol):
             request._old = self._parser.get_http_version() == "1.0"
             if request._old and b"transfer-encoding" in headers:
                 return error(400, "HTTP/1.0 knows no Transfer-Encoding")
+        coding, _, last = headers.get(b"transfer-encoding", b"").rpartition(b",")
+        if coding and last.strip().lower() == b"chunked":  # RFC 9112, 6.1; any other end httptools refuses
+            return error(501, "the only Transfer-Encoding that is taken is chunked")
         length = headers.get(b"content-length", b"")
         if len(length) > 7 and int(length[:20]) > MAX_BODY:  # httptools has seen that it is a number
             return _too_large()
@@ -357,6 +360,8 @@ class Connection(asyncio.Protocol):
 
     def _write(self, response: Response, request: Request, *, close: bool) -> None:
         status, body, kind, headers = response
+        if status > 500:
+            unserved(request, response)
         more = b""
         if headers:
             more = b"".join([b"%b: %b\r\n" % header for header in headers])

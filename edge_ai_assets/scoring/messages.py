@@ -102,6 +102,17 @@ def failed(request: Request, problem: Exception) -> Response:
     return Response(500, msgspec.json.encode({"error": "internal error", "request": number}))
 
 
+def unserved(request: Request, response: Response) -> None:
+    """Log an answer from 501 on, so that its request id can be found; `failed` has logged those of 500."""
+    fields = {
+        "request": request.id.decode(),
+        "path": request.path[:200],
+        "method": request.method,
+        "answer": response.body.decode("utf-8", "replace")[:500],
+    }
+    logger.warning(f"a request was answered {response.status}", extra={"fields": fields})
+
+
 def _name_process() -> None:
     """So that no two requests have one id, also those of processes that were forked from one."""
     global _process

@@ -78,7 +78,8 @@ class Model:
         Raises:
             ModelError: the model gives a row no such score.
         """
-        scores = np.asarray(self._session.run([OUTPUT], {INPUT: matrix})[0], np.float32).reshape(-1)
+        given = np.ascontiguousarray(matrix, np.float32)
+        scores = np.asarray(self._session.run([OUTPUT], {INPUT: given})[0], np.float32).reshape(-1)
         if scores.shape != (len(matrix),):
             raise ModelError(f"the model gave {scores.size} scores for {len(matrix)} rows")
         right = (scores >= 0) & (scores <= 1)

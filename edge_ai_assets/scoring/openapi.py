@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from edge_ai_assets.scoring.contract import Contract
+from edge_ai_assets.scoring.contract import Contract, Input
 from edge_ai_assets.scoring.openapi_examples import columns, csv_text, record, tensors
 from edge_ai_assets.scoring.openapi_operations import (
     ARROW,
@@ -18,6 +18,7 @@ from edge_ai_assets.scoring.openapi_operations import (
     ENCODING,
     HTML,
     JSON,
+    ROLES,
     TEXT,
     WRITES,
     Operations,
@@ -30,16 +31,29 @@ from edge_ai_assets.scoring.openapi_schemas import ref, schemas
 ABOUT = """Scores rows with the release that this site runs. Every score is on disk before it is answered, and
 has an id by which it can be said later whether it was right.
 
-An error is `{"error": "…"}`, a sentence that names row, field and bound. Every answer has an `x-request-id`,
-which is also in the service's log; a request may bring its own.
+An error is `{"error": "…"}`, a sentence that names row, field and bound. Every answer has an `x-request-id`;
+a request may bring its own. For an answer of 500 or above the service's log has a line with it.
 
 HEAD works wherever GET does; a method that is not listed is answered 405."""
+READY = (
+    "503 while the outbox cannot be written. At the quota, or past a trust lease that stops scoring, it is "
+    "200: rows are then refused on purpose, and the page, the status and feedback must stay within reach."
+)
+OUTLINE = """MODEL, INPUT, LABEL, DIGEST and the version 1 stand for those of this site: with a token, \
+`/openapi.json` has them, and examples that score."""
+_ANY = Contract("MODEL", (Input("INPUT", "number", "", "INPUT"),), 0.5, "LABEL")
 TAGS = {
     "scores": "Rows in, scores out.",
     "state": "How the site stands.",
     "inference": "The Open Inference Protocol, version 2, over REST.",
     "pages": "For people.",
 }
+
+KEY = header(
+    "Idempotency-Key",
+    "Names this request: sent again under the same key it is answered again, and not scored again.",
+    {"type": "string", "pattern": "^[!-~]([ -~]{0,198}[!-~])?$"},
+)
 
 
 def document(contract: Contract, *, release: str, version: int, tokens: bool) -> Part:
@@ -70,6 +84,13 @@ def document(contract: Contract, *, release: str, version: int, tokens: bool) ->
     }
 
 
+def outline() -> Part:
+    """The document of any release, for those who may not read what this one takes."""
+    found = document(_ANY, release="DIGEST", version=1, tokens=True)
+    found["info"]["description"] = f"{OUTLINE}\n\n{ABOUT}"
+    return found
+
+
 def _scores(make: Operations, contract: Contract) -> Part:
     row = record(contract)
     rows: Part = {
@@ -98,11 +119,6 @@ def _scores(make: Operations, contract: Contract) -> Part:
             "example": csv_text(said | {"correct": "false"}),
         },
     }
-    key = header(
-        "Idempotency-Key",
-        "Names this request: sent again under the same key it is answered again, and not scored again.",
-        {"type": "string", "pattern": "^[!-~]([ -~]{0,198}[!-~])?$"},
-    )
     return {
         "/v1/score": make.post(
             *("scores", "score", "Score rows"),
@@ -110,12 +126,13 @@ def _scores(make: Operations, contract: Contract) -> Part:
             takes=rows,
             gives=scored,
             role="score",
-            parameters=[key, ENCODING],
+            parameters=[KEY, ENCODING],
             errors=(410, *WRITES),
         ),
         "/v1/feedback": make.post(
             *("scores", "feedback", "Say whether scores were right"),
-            description="All items are written, or none. A score that is not there is answered 404.",
+            description="All items are written, or none. A score that is not there is answered 404. The last "
+            "word on a score counts, so a request may be sent again.",
             takes=feedback,
             gives={JSON: {"schema": ref("Accepted")}},
             role="feedback",
@@ -147,7 +164,9 @@ def _state(make: Operations) -> Part:
             roles=("operate",),
         ),
         "/health/live": make.read("state", "live", "Whether the service runs", "Health", public=True),
-        "/health/ready": make.read("state", "ready", "Whether it can score", "Health", public=True),
+        "/health/ready": make.read(
+            "state", "ready", "Whether requests should come here", "Health", description=READY, public=True
+        ),
     }
 
 
@@ -157,7 +176,7 @@ def _inference(make: Operations, contract: Contract, version: int) -> Part:
         "/v2": make.read(tag, "server", "Name and extensions of the server", "Server"),
         "/v2/health/live": make.read(tag, "serverLive", "Whether it runs", "ServerHealth", public=True),
         "/v2/health/ready": make.read(
-            tag, "serverReady", "Whether it can score", "ServerHealth", public=True
+            tag, "serverReady", "As /health/ready", "ServerHealth", description=READY, public=True
         ),
     }
     model = f"/v2/models/{quote(contract.usecase, safe='')}"
@@ -167,7 +186,7 @@ def _inference(make: Operations, contract: Contract, version: int) -> Part:
     ):
         paths[path] = make.read(tag, f"describe{of}", f"Inputs and outputs of {name}", "Model")
         paths[f"{path}/ready"] = make.read(
-            tag, f"ready{of}", f"Whether {name} can score", "ModelReady", public=True
+            tag, f"ready{of}", f"Whether {name} is served", "ModelReady", description=READY, public=True
         )
         paths[f"{path}/infer"] = _infer(make, contract, f"infer{of}", name)
     return paths
@@ -188,8 +207,8 @@ def _infer(make: Operations, contract: Contract, identity: str, name: str) -> Pa
         takes={JSON: {"schema": ref("InferenceRequest"), "example": example}} | binary,
         gives={JSON: {"schema": ref("InferenceResponse")}} | binary,
         role="score",
-        parameters=[length, ENCODING],
-        errors=WRITES,
+        parameters=[length, KEY, ENCODING],
+        errors=(410, *WRITES),
     )
 
 
@@ -199,6 +218,6 @@ def _pages(make: Operations) -> Part:
         "/": make.get("pages", "page", "The page for users", gives=page, cached=True),
         "/docs": make.get("pages", "docs", "This document, to read", gives=page, cached=True),
         "/openapi.json": make.get(
-            "pages", "openapi", "This document", gives={JSON: {"schema": {"type": "object"}}}
+            "pages", "openapi", "This document", gives={JSON: {"schema": {"type": "object"}}}, roles=ROLES
         ),
     }

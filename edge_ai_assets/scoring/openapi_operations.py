@@ -30,10 +30,15 @@ ERRORS = {
     429: ("TooManyRequests", "Too much is waiting; nothing was written."),
     431: ("HeadersTooLarge", "The head of the request is too large."),
     500: ("InternalError", "An error of the service; it is in the log under the same request id."),
-    503: ("Unavailable", "The service cannot write now, or has too many connections; nothing was written."),
+    501: ("NotImplemented", "Transfer-Encoding is something else than chunked."),
+    503: (
+        "Unavailable",
+        "The service cannot write now, is at its quota, past its trust lease, or has too many connections; "
+        "nothing was written.",
+    ),
     507: ("InsufficientStorage", "The disk is full; nothing was written."),
 }
-ALWAYS = (400, 408, 413, 417, 431, 500, 503)
+ALWAYS = (400, 408, 413, 417, 431, 500, 501, 503)
 """Whatever is asked for: the server itself may refuse a request."""
 WRITES = (415, 422, 429, 507)
 RETRY = (429, 503)
@@ -65,6 +70,7 @@ class Operations:
         summary: str,
         schema: str,
         *,
+        description: str = "",
         parameters: Sequence[Part] = (),
         errors: Sequence[int] = (),
         public: bool = False,
@@ -72,9 +78,12 @@ class Operations:
         """A path that gives JSON: to any role, if public to everybody."""
         gives = {JSON: {"schema": ref(schema)}}
         roles = () if public else ROLES
-        return self.get(
+        found = self.get(
             tag, identity, summary, gives=gives, roles=roles, parameters=parameters, errors=errors
         )
+        if description:
+            found["get"]["description"] = description
+        return found
 
     def get(
         self,

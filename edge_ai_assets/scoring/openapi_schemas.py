@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_ai_assets.scoring.context import MAX_RUN
+from edge_ai_assets.scoring.bodies.oip_tensors import NUMBERS, TEXT
+from edge_ai_assets.scoring.context import MAX_ASSET, MAX_RUN
 from edge_ai_assets.scoring.contract import FLOAT32, Contract, Input
 from edge_ai_assets.scoring.openapi_examples import middle
 from edge_ai_assets.scoring.requests import MAX_FEEDBACK, MAX_ROWS
@@ -30,6 +31,11 @@ CONTEXT: dict[str, Schema] = {
         "minimum": 0,
         "maximum": 2**63 - 1,
         "description": "Its place in the run.",
+    },
+    "_asset": {
+        "type": ["string", "null"],
+        "maxLength": MAX_ASSET,
+        "description": "The plant asset it is of: a pump, an engine.",
     },
 }
 
@@ -62,7 +68,7 @@ def _requests(contract: Contract) -> dict[str, Schema]:
         "id": {
             "type": "string",
             "maxLength": 100,
-            "pattern": "^.+/[0-9]{1,18}$",
+            "pattern": "^.+/[1-9][0-9]{0,17}$",
             "description": "Of the score, as it was answered.",
         },
         "correct": {"type": "boolean", "description": "Whether the label was right."},
@@ -75,7 +81,10 @@ def _requests(contract: Contract) -> dict[str, Schema]:
     }
     return {
         "Record": _closed({**inputs, **CONTEXT}, *base)
-        | {"description": "A value for each input; null: not measured. Ranges hold for it in float32."},
+        | {
+            "description": "A value for each input; null: not measured. Ranges hold for it in float32. "
+            "Of a name given twice the last value counts."
+        },
         "Records": _closed({"records": _list(ref("Record"), MAX_ROWS)}, "records")
         | {"description": "Rows one by one."},
         "Columns": _closed(
@@ -101,7 +110,7 @@ def _answers() -> dict[str, Schema]:
         "id": _TEXT | {"description": "SITE/NUMBER."},
         "score": _SCORE,
         "predicted": {"type": "boolean", "description": "Whether the score reaches the threshold."},
-        "outside": {"type": "boolean", "description": "Whether an input is outside the trained range."},
+        "outside": {"type": "boolean", "description": "Whether training knew no such value."},
     }
     lists = {
         "first": _TEXT | {"description": "Id of the first row; row i has this number plus i."},
@@ -175,15 +184,16 @@ def _inference() -> dict[str, Schema]:
     """Of the Open Inference Protocol; what it does not name is passed over."""
     parameters = {"type": ["object", "null"]}
     tensor = {"name": _TEXT, "shape": {"type": "array", "items": _COUNT}, "datatype": _TEXT}
+    given = {**tensor, "name": _NAME, "datatype": {"enum": [*NUMBERS, TEXT]}}
     return {
         "InferenceRequest": _open(
             {
                 "id": {"type": ["string", "null"]},
                 "parameters": parameters,
-                "inputs": _list(_open({**tensor, "parameters": parameters, "data": {}}, *tensor), None),
+                "inputs": _list(_open({**given, "parameters": parameters, "data": {}}, *tensor), None),
                 "outputs": {
                     "type": ["array", "null"],
-                    "items": _open({"name": _TEXT, "parameters": parameters}, "name"),
+                    "items": _open({"name": _NAME, "parameters": parameters}, "name"),
                 },
             },
             "inputs",
@@ -250,6 +260,7 @@ def _list(items: Schema, most: int | None) -> Schema:
 
 
 _TEXT: Schema = {"type": "string"}
+_NAME: Schema = {"type": "string", "minLength": 1}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _SHAPE: Schema = {"type": "array", "items": {"type": "integer"}}

@@ -6,6 +6,7 @@ Pure: no server, no disk, no clock. Bodies are read in `bodies` and all meet in 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -19,6 +20,8 @@ from edge_ai_assets.scoring.refused import Refused
 
 MAX_ROWS = 100_000
 MAX_FEEDBACK = 10_000
+_NUMBER = re.compile("[1-9][0-9]{0,17}")
+"""Of a score, in its id: in one spelling, so that two ids are never of one score."""
 
 
 class Rows(NamedTuple):
@@ -84,18 +87,18 @@ def feedback(site: str, items: Sequence[FeedbackItem], now: int, role: str | Non
     result = []
     for item in items:
         owner, _, number = item.id.rpartition("/")
-        if owner != site or not number.isascii() or not number.isdecimal() or len(number) > 18:
+        if owner != site or not _NUMBER.fullmatch(number):
             raise Refused(404, f"there is no score {item.id!r} on this site; an id is {site}/NUMBER")
         result.append(Feedback(int(number), item.correct, item.note, role or item.role, now))
     return result
 
 
-def limit(rows: int, what: str) -> None:
+def limit(rows: int, what: str, most: int = MAX_ROWS) -> None:
     """Refuse a request without rows, or with too many."""
     if not rows:
         raise Refused(422, f"{what} holds no row")
-    if rows > MAX_ROWS:
-        raise Refused(413, f"{rows} rows are too many for one request, at most {MAX_ROWS} are taken")
+    if rows > most:
+        raise Refused(413, f"{rows} rows are too many for one request, at most {most} are taken")
 
 
 def matrix(rows: Rows) -> np.ndarray:
@@ -114,8 +117,21 @@ def fingerprint(rows: Rows, contract: Contract) -> bytes:
         values = rows.texts.get(item.name)
         column = columns[position].tobytes() if values is None else msgspec.msgpack.encode(list(values))
         found.update(msgspec.msgpack.encode((item.name, column)))
-    found.update(msgspec.msgpack.encode(sorted(rows.context.items())))
+    found.update(msgspec.msgpack.encode(sorted(_in_one_form(rows.context).items())))
     return found.digest()
+
+
+def _in_one_form(context: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Context in which it makes no difference whether a column says nothing or is not there.
+
+    If any says something, those that every request could have from the first on are there: so a key that was
+    used before _asset was added is still known.
+    """
+    said = {name: values for name, values in context.items() if list(values).count(None) < len(values)}
+    if not said:
+        return {}
+    nothing = [None] * len(next(iter(said.values())))
+    return dict.fromkeys(("_time", "_run", "_row"), nothing) | said
 
 
 def checked(context: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:

@@ -19,6 +19,7 @@ from edge_ai_assets.returns.outbox import journal
 from edge_ai_assets.returns.outbox.journal import OUTSIDE, PREDICTED, Block
 from edge_ai_assets.returns.outbox.schema import Batch
 from edge_ai_assets.scoring.answers import Answer, Head
+from edge_ai_assets.scoring.contract import UNKNOWN_CATEGORY
 from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.requests import Rows, matrix
 
@@ -81,6 +82,11 @@ class Scorer:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="large-requests")
         kept = [position for position, item in enumerate(model.contract.inputs) if item.kept]
         self._names = tuple(model.contract.inputs[position].name for position in kept)
+        self._categories = [
+            (position, item.name)
+            for position, item in enumerate(model.contract.inputs)
+            if item.kind == "category"
+        ]
         self._kept = slice(None) if len(kept) == len(model.contract.inputs) else np.array(kept, np.intp)
 
     def submit(self, work: Work) -> None:
@@ -93,19 +99,17 @@ class Scorer:
         self._rows += work.rows.number
 
     async def score(
-        self, read: Callable[[], Rows], size: int, *, key: str | None = None, fingerprint: bytes = b""
+        self, read: Callable[[], Rows], *, key: str | None = None, fingerprint: bytes = b""
     ) -> tuple[Rows, Answer]:
         """Read and score one request alone, in a thread: in one, since each change of threads costs more
         than it takes to write a small request's answer.
 
         Args:
             read: gives the rows.
-            size: of the body, bytes; 0 when it is held already.
             key: idempotency key; fingerprint: digest of the request.
 
         Raises:
-            QueueFull: too much is waiting.
-            Repeated: the key is known. In both cases nothing was scored.
+            Repeated: the key is known; nothing was scored.
             ContractError, ModelError: the rows are refused.
             Exception: as `read` and Writer.write; nothing was written.
         """
@@ -115,8 +119,7 @@ class Scorer:
             rows = read()
             return rows, self._score([Work(rows, outcome.append)], key, fingerprint)
 
-        with self.holding(size):
-            rows, group = await asyncio.get_running_loop().run_in_executor(self._threads, job)
+        rows, group = await asyncio.get_running_loop().run_in_executor(self._threads, job)
         self._write(group)
         if isinstance(outcome[0], Exception):
             raise outcome[0]
@@ -124,7 +127,7 @@ class Scorer:
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
-        """Count a body among those that wait; QueueFull when too much does."""
+        """Count a body among those that wait, as it came, in bytes; QueueFull when too much does."""
         if self.waiting and self.waiting + size > WAITING_BYTES:
             raise QueueFull(f"{self.waiting} bytes are waiting to be scored, at most {WAITING_BYTES} may")
         self.waiting += size
@@ -159,8 +162,13 @@ class Scorer:
         contract = self.model.contract
         wide = matrix(works[0].rows) if len(works) == 1 else _together(works)
         narrow = contract.narrowed(wide)
-        beyond = _marked(contract.beyond(narrow))
-        missing = _marked(np.isnan(narrow))
+        texts = _joined([work.rows.texts for work in works], works)
+        marks, gaps = contract.beyond(narrow), np.isnan(narrow)
+        for position, name in self._categories:
+            # To the model the two are the same: what training did not know, and what was not measured.
+            for row in np.flatnonzero(narrow[:, position] == UNKNOWN_CATEGORY).tolist():
+                (marks if texts[name][row] else gaps)[row, position] = True
+        beyond, missing = _marked(marks), _marked(gaps)
         scores = self.model.score(narrow)
         predicted = self.model.predicted(scores)
         scored = scores.astype("<f8")
@@ -169,7 +177,7 @@ class Scorer:
             key=key,
             release=self.release,
             scored_at=time.time_ns() // 1000,
-            blocks=list(self._blocks(works, wide, scored, flags)),
+            blocks=list(self._blocks(works, texts, wide, scored, flags)),
             fingerprint=fingerprint,
         )
         self._metrics.scored(len(wide), len(works), time.perf_counter() - began)
@@ -177,9 +185,13 @@ class Scorer:
         return Group(works, batch, scored.tolist(), predicted.tolist(), beyond.rows.tolist())
 
     def _blocks(
-        self, works: Sequence[Work], wide: np.ndarray, scores: np.ndarray, flags: np.ndarray
+        self,
+        works: Sequence[Work],
+        texts: dict[str, list[Any]],
+        wide: np.ndarray,
+        scores: np.ndarray,
+        flags: np.ndarray,
     ) -> Iterator[tuple[int, bytes]]:
-        texts = _joined([work.rows.texts for work in works], works)
         texts = {name: values for name, values in texts.items() if name in self._names}
         context = _joined([work.rows.context for work in works], works)
         values = np.ascontiguousarray(wide[:, self._kept], "<f8")

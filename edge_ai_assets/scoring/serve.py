@@ -1,6 +1,7 @@
 """The service as a command, `edge-ai serve`: opens its sockets, loads its releases, ends when it is told.
 
-Several processes on the same sockets are `workers`'. Starting it, and again when it dies, is `supervisor`'s.
+What it may be told is `arguments`', several processes on the same sockets are `workers`'. Starting it, and
+again when it dies, is `supervisor`'s.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import uvloop
 
 from edge_ai_assets.returns.outbox.outbox import OutboxError
 from edge_ai_assets.scoring.app import App
+from edge_ai_assets.scoring.arguments import parsed
 from edge_ai_assets.scoring.logs import configure, logger
 from edge_ai_assets.scoring.metrics import Metrics
 from edge_ai_assets.scoring.model import CONTRACT, MODEL, Model, ModelError
@@ -40,7 +42,6 @@ from edge_ai_assets.scoring.writer import Writer
 
 SWITCH_SECONDS = 0.0005
 """After which a thread that wants the interpreter gets it: small requests should not wait for large ones."""
-PORT = 8080
 
 
 class Door(NamedTuple):
@@ -54,7 +55,7 @@ class Door(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = parsed(arguments)
     configure()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the service has its own way to end
     if options.alive_fd is not None:
@@ -64,7 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.workers == 1:
             return _serve(options, doors, options.ready_fd, None)
         with tempfile.TemporaryDirectory(prefix="edge-ai-counters-") as counters:
-            serving = Workers(lambda ready_fd: _serve(options, doors, ready_fd, Path(counters)))
+            serving = Workers(
+                lambda ready_fd: _serve(options, doors, ready_fd, Path(counters)),
+                [door.listener for door in doors],
+                Path(counters),
+            )
             return serving.run(options.workers, options.ready_fd)
     except (OSError, ValueError) as error:
         logger.error(str(error))
@@ -81,7 +86,7 @@ def _serve(
     releases = [Release(Model(options.release), digest, options.version)]
     for path, other, number in options.also:
         try:
-            releases.append(Release(Model(Path(path)), other, int(number)))
+            releases.append(Release(Model(path), other, number))
         except ModelError as error:  # what is wanted must not fail for what was
             logger.warning(f"release {other} is not served beside it: {error}")
     metrics = Metrics(counters, releases[0].model.contract)
@@ -135,70 +140,6 @@ async def _run(app: App, doors: Sequence[Door], ready_fd: int | None) -> None:
         os.close(ready_fd)
     await ended.wait()
     await asyncio.gather(*(server.stop() for server in servers))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edge-ai serve",
-        description="Scores over HTTP, each on disk before it is answered, and a page for people.",
-        epilog="On another address than loopback it starts only with a certificate and tokens "
-        "(`edge-ai tokens add`), or if a proxy before it sees to both.",
-        fromfile_prefix_chars="@",  # @FILE: an option a line, as a container gets them from what is mounted
-    )
-    what = parser.add_argument_group("what is served")
-    what.add_argument(
-        "--release", required=True, type=Path, metavar="FOLDER", help=f"folder with {MODEL} and {CONTRACT}"
-    )
-    what.add_argument(
-        "--release-id", metavar="DIGEST", help="the release's digest; default: of its two files"
-    )
-    what.add_argument("--version", type=int, default=1, help="the release's number; default: %(default)s")
-    what.add_argument(
-        "--also",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("FOLDER", "DIGEST", "VERSION"),
-        help="another release, which the Open Inference Protocol serves by its number",
-    )
-    what.add_argument(
-        "--site", default="local", help="its name is in the ids of scores; default: %(default)s"
-    )
-    what.add_argument(
-        "--outbox",
-        type=Path,
-        default=Path("outbox.db"),
-        metavar="FILE",
-        help="the site's outbox; made if there is none; default: %(default)s",
-    )
-    what.add_argument(
-        "--quota", type=_positive, metavar="BYTES", help="what the outbox may hold before scoring is refused"
-    )
-    where = parser.add_argument_group("where and to whom")
-    where.add_argument("--host", default="127.0.0.1", help="address to serve on; default: %(default)s")
-    where.add_argument("--port", type=int, default=PORT, help="0 for any free one; default: %(default)s")
-    where.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM; renewed files are taken up")
-    where.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM, not encrypted")
-    where.add_argument("--tokens", type=Path, metavar="FILE", help="made by `edge-ai tokens add`")
-    where.add_argument(
-        "--behind-proxy", action="store_true", help="a proxy before the service does TLS and asks who comes"
-    )
-    where.add_argument("--workers", type=_positive, default=1, help="processes; default: %(default)s")
-    by_supervisor = parser.add_argument_group("for a supervisor")
-    by_supervisor.add_argument("--fd", type=int, help="bound loopback socket, instead of an address")
-    by_supervisor.add_argument("--exposed-fd", type=int, help="a second one, for which TLS and tokens hold")
-    by_supervisor.add_argument("--ready-fd", type=int, help="gets a line when requests are accepted")
-    by_supervisor.add_argument(
-        "--alive-fd", type=int, help="read end of a pipe; serving ends when it is closed"
-    )
-    return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, it is {number}")
-    return number
 
 
 def _doors(options: argparse.Namespace) -> list[Door]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import resource
+import select
 import socket
 import ssl
 import time
@@ -20,6 +21,8 @@ MAX_CONNECTIONS = 16_384
 SPARE_FILES = 64
 """Of those that the process may have open, what is left for all but connections."""
 SWEEP_SECONDS = 1.0
+LAST_CALL_SECONDS = 0.2
+"""In which a server that ends accepts what waits for it, however fast more comes."""
 
 
 class Patience(NamedTuple):
@@ -71,6 +74,7 @@ class Server:
         self._listening: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket) -> None:
+        self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._sweep()
         self._listening = await self._loop.create_server(
@@ -88,10 +92,16 @@ class Server:
 
     async def stop(self) -> None:
         """Accept no more, answer each connection once more, then close what is left: see `Patience`."""
-        if self._listening is not None:
-            self._listening.close()
         self.draining = True
         began = time.monotonic()
+        if self._listening is not None:
+            # Those that the kernel has let in already: it would reset them when the listener is closed.
+            queue = select.poll()
+            queue.register(self._listener, select.POLLIN)
+            while queue.poll(0) and time.monotonic() < began + LAST_CALL_SECONDS:
+                await asyncio.sleep(0)
+            self._listening.close()
+            self._listening = None
         while (self.connections or self.arriving) and (
             now := time.monotonic()
         ) < began + self.patience.seconds:

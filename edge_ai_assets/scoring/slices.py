@@ -90,7 +90,8 @@ def chunks(
     from edge_ai_assets.ml import features
     from edge_ai_assets.readings.files import read
 
-    names = [item.name for item in features.inputs(usecase)] + list(CONTEXT)
+    names = [item.name for item in features.inputs(usecase)]
+    names += [name for name in CONTEXT if name != "_asset" or usecase.plant_asset]
     batches = read(path, usecase, site=site, chunk_rows=cut.chunk, first_rows=cut.first)
     for number, batch in enumerate(batches):
         fresh = kept.continue_runs(batch.readings)
@@ -98,12 +99,13 @@ def chunks(
         whole = pd.concat([before, fresh], ignore_index=True) if len(before) else fresh
         made = features.compute(whole, usecase).iloc[len(before) :]
         to_score = made.loc[features.scorable(made, usecase), names]
-        kept.remember(features.lookback(whole, usecase))
         slices = [
             Slice(cut.key(digest, number, start), rows, table)
             for start, rows, table in tables(to_score, cut.slice)
         ]
         yield Chunk(slices, len(fresh) - len(to_score), batch.rejected)
+        # After it: only the next chunk asks for it, and the service waits for this one.
+        kept.remember(features.lookback(whole, usecase))
 
 
 def tables(frame: pd.DataFrame, rows: int) -> Iterator[tuple[int, int, bytes]]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from edge_ai_assets.scoring.logs import logger
 
@@ -27,10 +30,14 @@ class Workers:
     Args:
         serve: serves until a signal, and returns the exit code; it is given the descriptor that gets a line
             when it is ready.
+        listeners: what they accept from. This process closes its own copies as soon as it is to end: while
+            one is open the kernel takes connections that nobody would serve.
+        shared: the folder that they have in common; made and removed by the caller, and by them when this
+            process is killed and cannot.
     """
 
-    def __init__(self, serve: Callable[[int], int]) -> None:
-        self._serve = serve
+    def __init__(self, serve: Callable[[int], int], listeners: Sequence[socket.socket], shared: Path) -> None:
+        self._serve, self._listeners, self._shared = serve, listeners, shared
         self._ready: set[int] = set()
         self._ending: int | None = None
         self._alive, self._ours = os.pipe()  # closed with this process, whatever it dies of
@@ -55,6 +62,8 @@ class Workers:
             os.close(ready_fd)
         while self._ready and not failed:
             pid, status = os.wait()
+            if pid not in self._ready:
+                continue  # of others: as the first process of a container this one is given its orphans
             self._ready.discard(pid)
             if self._ending is None:
                 code = os.waitstatus_to_exitcode(status)
@@ -68,6 +77,8 @@ class Workers:
 
     def _start(self) -> bool:
         """Fork a worker and wait until it is ready; whether it is."""
+        if self._ending is not None:
+            return False
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -90,7 +101,7 @@ class Workers:
         try:
             for each in PASSED_ON:
                 signal.signal(each, lambda *_: sys.exit(0))
-            threading.Thread(target=end_with_parent, args=(self._alive,), daemon=True).start()
+            threading.Thread(target=end_with_parent, args=(self._alive, self._shared), daemon=True).start()
             code = self._serve(ready_fd)
         except SystemExit as ended:
             code = int(ended.code or 0)
@@ -101,14 +112,22 @@ class Workers:
 
     def _end(self, number: int) -> None:
         self._ending = number
+        for listener in self._listeners:
+            listener.close()
         for pid in list(self._ready):
             with contextlib.suppress(ProcessLookupError):  # `run` has just been told that it ended
                 os.kill(pid, number)
 
 
-def end_with_parent(alive_fd: int) -> None:
-    """Stop when the other end of the pipe is closed, which any death of its holder does too."""
+def end_with_parent(alive_fd: int, shared: Path | None = None) -> None:
+    """Stop when the other end of the pipe is closed, which any death of its holder does too.
+
+    Args:
+        shared: a folder that the holder would have removed.
+    """
     os.read(alive_fd, 1)
+    if shared is not None:
+        shutil.rmtree(shared, ignore_errors=True)  # others of them do the same
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_SECONDS)
     os._exit(1)

@@ -129,8 +129,7 @@ def packages_waiting(
         seen: list[dg.AssetObservation] = []
         known = known_sites(context.instance, usecase)
         roads = {name: usecase.at(name).road for name in known}
-        known = sorted(name for name in known if roads[name] is not Road.QUEUE)  # the function's own
-        looked = next_in_turn(known, context.cursor, LOOK)
+        looked = next_in_turn(sorted(known), context.cursor, LOOK)
         looking = Looking(context.log)
         last = context.cursor
         for name in looked:
@@ -138,7 +137,12 @@ def packages_waiting(
                 break
             last, site = name, home.site(name)
             with looking.at(name):
-                way = connecting.road(site, usecase, home.uplink, far)
+                queued = roads[name] is Road.QUEUE
+                if queued and not connecting.unsent(site):
+                    continue  # the function sends what it made
+                way = (connecting.sealed_before if queued else connecting.road)(
+                    site, usecase, home.uplink, far
+                )
                 if way is None:
                     if number := waiting.to_carry(site):
                         due[name] = number

@@ -85,6 +85,18 @@ def road(site: SiteHome, usecase: UseCase, root: Path, far: FarEnds = NOTHING_FA
     return None
 
 
+def sealed_before(site: SiteHome, usecase: UseCase, root: Path, far: FarEnds = NOTHING_FAR) -> Uplink | None:
+    """The way of packages that a site sealed before its road became the queue; None where they have to be
+    carried: the hub is a real one, and the site knows no uplink.
+
+    Azure merges none of the function's packages before these came.
+    """
+    pace = Pace.of(usecase.returns.kilobytes_per_second)
+    if way := far.uplink(site, pace):
+        return way
+    return None if far.profile.queue else FolderUplink(root, site.name, Link(site.root), pace)
+
+
 def look(
     site: SiteHome,
     way: Uplink | None,
@@ -121,7 +133,7 @@ def look(
         if found != kept:
             _write(site, found)
     able = found.link.state is State.CONNECTED if way.answers else due != "wait"
-    return Look(found.link, found.untold, able and _unsent(site), fresh)
+    return Look(found.link, found.untold, able and unsent(site), fresh)
 
 
 def report(
@@ -218,7 +230,8 @@ def _trusted(site: SiteHome) -> list[Ed25519PublicKey]:
     return azure_keys(site)
 
 
-def _unsent(site: SiteHome) -> bool:
+def unsent(site: SiteHome) -> bool:
+    """Whether packages lie in the spool that the other side is not known to have."""
     if not site.outbox.exists():
         return False
     with Outbox(site.outbox, create=False) as outbox:

@@ -14,8 +14,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_ai_assets.delivery import signing
-from edge_ai_assets.delivery.durable import make_folder
+from edge_ai_assets.delivery import durable, signing
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.home import SiteHome
 from edge_ai_assets.resources.configured import DEAD, LETTERS, RECEIPTS, Hub
@@ -34,7 +33,7 @@ from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.returns.road.link import Link, LinkDown
 from edge_ai_assets.returns.road.pace import Pace
 from edge_ai_assets.returns.road.roads import Uplink, UplinkError
-from edge_ai_assets.returns.road.uplink import FolderUplink, digest_of
+from edge_ai_assets.returns.road.uplink import LOCK, FolderUplink, digest_of
 from edge_ai_assets.scoring import contract as contracts
 from edge_ai_assets.stack_hub import connecting
 from edge_ai_assets.stack_hub.far_ends import NOTHING_FAR, FarEnds, SwitchedUplink
@@ -72,6 +71,9 @@ class Forwarded(msgspec.Struct, frozen=True):
     """Packages whose acknowledgement this call brought."""
 
 
+NOTHING = Forwarded(Sent(0, 0, 0, False), Worked(0, [], []), Settled(0, [], {}, 0))
+
+
 def forward(site: SiteHome, uplink_root: Path, far: FarEnds = NOTHING_FAR) -> Forwarded:
     """Send what waits to the queue, forward what may leave, settle what became of it, and act upon Azure's
     acknowledgement: what it names may be pruned.
@@ -84,6 +86,9 @@ def forward(site: SiteHome, uplink_root: Path, far: FarEnds = NOTHING_FAR) -> Fo
         LinkDown: the hub's queue is out of reach; nothing is lost.
         QueueError: it refuses.
     """
+    with durable.if_unlocked(site.spool / LOCK) as idle:
+        if not idle:  # packages leave on another road, for long perhaps: a tick of a sensor may not wait
+            return NOTHING
     key, rules = signing.load_private(private_key(site)), rules_of(site)
     pace = Pace.of(rules.usecase.returns.kilobytes_per_second)
     with ExitStack() as opened:
@@ -106,7 +111,7 @@ def forward(site: SiteHome, uplink_root: Path, far: FarEnds = NOTHING_FAR) -> Fo
 def embedded(site: SiteHome, opened: ExitStack) -> Hub:
     """Queues and notes in the site's own folder, until `opened` is closed."""
     folder = site.root / "hub"
-    make_folder(folder)
+    durable.make_folder(folder)
     letters, receipts, dead = (
         opened.enter_context(EmbeddedQueue(folder / "queues.db", name)) for name in (LETTERS, RECEIPTS, DEAD)
     )

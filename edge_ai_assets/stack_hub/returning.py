@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,6 +29,10 @@ from edge_ai_assets.stack_hub.provision import PSEUDONYM_KEY, private_key
 from edge_ai_assets.stack_hub.scoring import deployed_usecase
 from edge_ai_assets.usecase import Road, UseCase
 
+TO_CARRY = (
+    "packages were sealed before the road was the queue, and stack_hub.toml has no [uplink] for them: "
+    "carry them with `edge-ai returns export --site {} --to DIR`, Azure merges nothing after them before"
+)
 NOTHING = Counts(scored=0, uploaded=0, withheld=0, quarantined=0, expired=0, pending=0)
 
 
@@ -86,12 +91,12 @@ def pack_all(
                 window_minutes=usecase.returns.window_minutes,
                 spool_bytes=None if bound is None else bound - disk.copied_bytes(site),
                 outbox_bytes=disk.packed_bytes(usecase.returns),
+                stays=packed.withheld,
             ):
                 packed.packages.append(sealed.package.name)
                 packed.rows += sealed.package.rows
                 packed.feedback += sealed.package.feedback
                 packed.bytes += sealed.package.bytes
-                packed.withheld.update(sealed.withheld)
                 packed.lineage += sealed.events
         except packing.SpoolFull as error:
             packed.stopped = str(error)
@@ -111,24 +116,30 @@ class Left:
     waiting: int
     interrupted: str | None = None
     """Why it stopped early: what the link said."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """Packages that cannot leave, for their file is lost or damaged, with what to do about it."""
 
 
 def let_leave(site: SiteHome, usecase: UseCase, root: Path, far: FarEnds = NOTHING_FAR) -> Left:
     """Let what is packed leave by the site's road: over its link, or into its `outgoing/`, to be carried.
 
-    A cut of the link is no error, the rest waits.
+    A cut of the link is no error, the rest waits. At a site whose function makes the packages, those leave
+    that it had sealed itself when it had another road.
     """
-    if usecase.at(site.name).road is Road.QUEUE:  # the function sends what it made
+    queued = usecase.at(site.name).road is Road.QUEUE
+    if queued and not connecting.unsent(site):  # the function sends what it made
         return Left([], 0, 0, counts(site).pending)
-    way = connecting.road(site, usecase, root, far)
+    way = (connecting.sealed_before if queued else connecting.road)(site, usecase, root, far)
+    if queued and way is None:
+        return Left([], 0, 0, counts(site).pending, TO_CARRY.format(site.name))
     if way is not None:
         sent = connecting.send(site, way)
-        return Left(sent.names, sent.bytes, sent.acknowledged, sent.waiting, sent.interrupted)
+        return Left(sent.names, sent.bytes, sent.acknowledged, sent.waiting, sent.interrupted, sent.lost)
     site.outgoing.mkdir(exist_ok=True)
     with Outbox(site.outbox, create=False) as outbox:
         ledger = Ledger(site.ledger)
         put = media.export(outbox, site.spool, ledger, site.outgoing, only_new=True, link=True)
-        return Left(put.names, put.bytes, 0, outbox.unsent_total())
+        return Left(put.names, put.bytes, 0, outbox.unsent_total(), lost=put.lost)
 
 
 def counts(site: SiteHome) -> Counts:
@@ -137,6 +148,27 @@ def counts(site: SiteHome) -> Counts:
         return NOTHING
     with Outbox(site.outbox, create=False) as outbox:
         return outbox.counts()
+
+
+def removed(site: SiteHome) -> list[dict[str, Any]]:
+    """What the tombstones tell of the scores that are no longer kept: state, kind, reason, rows, first and
+    last sequence, and when the last of them went; a row for each state, kind and reason."""
+    if not site.outbox.exists():
+        return []
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    with Outbox(site.outbox, create=False) as outbox:
+        graves = outbox.tombstones()
+    for grave in graves:
+        key = (grave.state, grave.kind, grave.reason)
+        before = found.get(key, {"rows": 0, "first": grave.first, "last": grave.last, "at": ""})
+        found[key] = {
+            **dict(zip(("state", "kind", "reason"), key, strict=True)),
+            "rows": before["rows"] + grave.rows,
+            "first": min(before["first"], grave.first),
+            "last": max(before["last"], grave.last),
+            "at": max(before["at"], clock.iso(grave.at)),
+        }
+    return list(found.values())
 
 
 def recount(site: SiteHome) -> Counts:

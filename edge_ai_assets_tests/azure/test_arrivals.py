@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge_ai_assets import keys, usecase
-from edge_ai_assets.azure import arrivals
+from edge_ai_assets.azure import arrivals, gold, watch
 from edge_ai_assets.azure.arriving import Arriving
 from edge_ai_assets.azure.assets import insights as assets
 from edge_ai_assets.delivery import pack, signing
@@ -125,6 +126,18 @@ def test_a_site_that_the_use_case_no_longer_has_is_still_seen(home):
     assert set(sentences(home, CASE.alone("oslo"))) == {"bergen", "oslo"}
 
 
+def test_a_site_that_the_use_case_no_longer_has_holds_nothing_back(home):
+    put(home, "bergen", *BERGEN)
+    put(home, "narvik", NARVIK[0], NARVIK[2])
+    arrivals.receive_all(home)
+    now = heads.read(home.tables)["bergen"].received_at + 40 * DAYS
+    left = CASE.alone("oslo")
+    assert "stale" not in sentences(home, left, now=lambda: now)["bergen"]
+    assert arrivals.held_back(home, left, lambda: now) == []
+    held = {mark.site for mark in arrivals.held_back(home, CASE, lambda: now)}
+    assert held == {"bergen", "narvik"}
+
+
 class TestAcknowledging:
     @pytest.fixture
     def public(self, home):
@@ -208,6 +221,16 @@ def test_nothing_is_published_while_a_site_has_a_gap_and_the_use_case_says_so(ho
     for alone in (keys.INSIGHTS, keys.REPORT):  # as by hand, or by condition
         assert bring_home(CASE, alone)[0] == set()
     assert bring_home(ALWAYS)[0] == EVERYTHING
+
+
+def test_drift_is_looked_at_and_not_published_while_a_site_has_a_gap(home, bring_home, monkeypatch):
+    recorded = []
+    monkeypatch.setattr(pack, "newest", lambda *_: SimpleNamespace(image="sha256:aa", version=1))
+    monkeypatch.setattr(watch, "drift", lambda *_: [])
+    monkeypatch.setattr(gold, "record_drift", lambda *given: recorded.append(given))
+    put(home, "bergen", BERGEN[0], BERGEN[2])
+    assert keys.DRIFT in bring_home(CASE, keys.DRIFT)[0] and recorded == []
+    assert keys.DRIFT in bring_home(ALWAYS, keys.DRIFT)[0] and len(recorded) == 1
 
 
 def test_what_was_held_back_is_published_once_all_is_there(home, bring_home):

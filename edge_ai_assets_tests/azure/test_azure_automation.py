@@ -110,10 +110,41 @@ class TestPackagesArrived:
         self.arrive(home, "bergen", 2)
         assert tick(self.sensor(home), instance)[0].run_key != before
 
+    def test_packages_behind_one_that_is_missing_ask_once(self, home, instance, monkeypatch):
+        self.arrive(home, "bergen", 3)
+        before = tick(self.sensor(home), instance)[0].run_key
+        monkeypatch.setattr(automation, "turn", lambda: -1)
+        assert tick(self.sensor(home), instance)[0].run_key == before
+        self.arrive(home, "bergen", 1)
+        assert tick(self.sensor(home), instance)[0].run_key.endswith("/-1")
+
     def test_what_is_half_uploaded_does_not_count(self, home, instance):
         (home.uplink / "bergen" / ".partial").mkdir(parents=True)
         (home.uplink / "bergen" / ".partial" / "bergen-00000001.zip").write_bytes(b"")
         assert isinstance(tick(self.sensor(home), instance)[0], dg.SkipReason)
+
+
+class TestCompletenessDue:
+    """Nothing arrives of a site that is silent, so nobody else would see it."""
+
+    @pytest.fixture
+    def instance(self, tmp_path):
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as made:  # a schedule opens it by its reference
+            yield made
+
+    def tick(self, instance):
+        context = dg.build_schedule_context(instance=instance)
+        return automation.completeness_due(BRING_HOME)(context)
+
+    def test_it_looks_though_nothing_arrived(self, instance):
+        assert isinstance(self.tick(instance), dg.RunRequest)
+
+    def test_not_while_packages_are_received(self, defs, instance):
+        instance.create_run_for_job(defs.resolve_job_def("bring_home"), status=dg.DagsterRunStatus.STARTED)
+        assert "being received" in self.tick(instance).skip_message
+
+    def test_azure_has_it(self, defs):
+        assert defs.resolve_schedule_def("completeness_due").job.name == "bring_home"
 
 
 class TestDriftSeen:
@@ -252,7 +283,7 @@ class TestWhatFollows:
 
 
 def test_the_schedule_is_the_use_case_s(defs):
-    (schedule,) = defs.get_repository_def().schedule_defs
+    schedule = defs.resolve_schedule_def("retraining_due")
     assert schedule.cron_schedule == CASE.retraining.cron
     request = schedule.evaluate_tick(dg.build_schedule_context()).run_requests[0]
     assert request.tags[automation.REASON] == "schedule"

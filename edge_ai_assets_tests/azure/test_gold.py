@@ -98,7 +98,7 @@ def insights(folder, rows):
             for number, (site, day, release) in enumerate(rows)
         ],
     )
-    daily.refresh(folder)
+    daily.refresh(folder, assets=True)
 
 
 def refresh(folder):

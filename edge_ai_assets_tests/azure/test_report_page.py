@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -136,6 +137,39 @@ def test_the_page_is_replaced_whole_or_not_at_all(home, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         page.publish(home, CASE.model_copy(update={"description": "other"}))
     assert path.read_bytes() == before
+
+
+def test_plant_assets_have_a_table_where_there_are_such(home):
+    report = fleet(1, 5)
+    assert 'id="assets"' not in page_html.render(report)
+    pump = page_data.Asset("north", EVIL, None, 1_234, 7)
+    text = page_html.render(msgspec.structs.replace(report, assets=[pump]))
+    found = Elements(text)
+    assert "Plant assets" in "".join(found.inside["h2", ""])
+    assert "<img" not in text and EVIL in "".join(found.inside["th", ""])
+    assert ">–</td>" in text and ">1,234</td>" in text
+
+
+def test_plant_assets_are_told_of_by_what_came_home(home):
+    schema = tables.schemas()["insights"]
+    empty = {**dict.fromkeys(schema.names), "site": "north", "package": 1, "day": D, "release": "r1"}
+    made = [
+        {
+            **empty,
+            "sequence": number,
+            "kind": "anomaly",
+            "score": 0.5,
+            "fields": f'{{"_asset":"P-{number % 2}"}}',
+        }
+        for number in range(5)
+    ]
+    tables.merge(home.tables, "insights", pa.Table.from_pylist(made, schema))
+    daily.refresh(home.tables, assets=True)
+    report = collect(home, CASE, NOW)
+    assert report.assets == [
+        page_data.Asset("north", f"P-{n}", None, rows, rows) for n, rows in ((0, 3), (1, 2))
+    ]
+    assert (report.insights, report.sites[0].anomalies) == ([5], 5)
 
 
 def test_a_thousand_sites_and_a_year_stay_small():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 import pytest
 
@@ -41,6 +42,17 @@ def test_what_is_no_file_is_refused(tmp_path, make, error, said):
     with pytest.raises(error, match=said) as raised:
         durable.read_bounded(path, 10)
     assert str(path) in str(raised.value)
+
+
+def test_what_replaces_has_its_mode_whatever_a_killed_process_left(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"old", b"new"):
+        (tmp_path / ".a.partial").write_bytes(b"left behind")
+        (tmp_path / ".a.partial").chmod(0o444)
+        with durable.replacing(path, 0o444) as file:
+            file.write(content)
+        assert path.read_bytes() == content and stat.S_IMODE(path.stat().st_mode) == 0o444
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_link_to_a_file_is_the_file(tmp_path):

@@ -15,7 +15,7 @@ import random
 import shutil
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,26 @@ class Watched(Outbox):
         self.gone["feedback"].update(itertools.chain.from_iterable(withheld_feedback.values()))
         super().seal(package, sequences, ids, withheld, withheld_feedback)
 
-    def _bury(self, package: int, state: str, kind: str, reason: str, sequences: list[int], at: int) -> None:
-        self.gone["expired" if state == "expired" else f"pruned {state}"].update(sequences)
-        super()._bury(package, state, kind, reason, sequences, at)
+    def _delete(self, rows: Sequence[tuple[int, int | None]]) -> None:
+        with self._noted(min(rows)[0], max(rows)[0]):
+            super()._delete(rows)
+
+    def _delete_lot(self, first: int) -> None:
+        (last,) = self._db.execute("SELECT last FROM lots WHERE first = ?", (first,)).fetchone()
+        with self._noted(first, last):
+            super()._delete_lot(first)
+
+    @contextmanager
+    def _noted(self, first: int, last: int) -> Iterator[None]:
+        """What of these is deleted meanwhile: what waited has expired, the rest was pruned."""
+        before = self._between(first, last)
+        yield
+        left = {row.sequence for row in self._between(first, last)}
+        for row in before:
+            if row.sequence not in left:
+                waited = row.disposition is None and row.package is None
+                state = "expired" if waited else f"pruned {row.disposition or 'uploaded'}"
+                self.gone[state].add(row.sequence)
 
 
 class Ship:

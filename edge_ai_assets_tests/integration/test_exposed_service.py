@@ -50,13 +50,22 @@ PATHS = {
     "/v2/models/tiny/infer": b"{}",
     "/health/ready": None,
     "/": None,
+    "/docs": None,
     "/openapi.json": None,
 }
-OPEN = {"/health/ready", "/", "/openapi.json"}
+OPEN = {"/health/ready", "/", "/docs"}
 ALLOWED = {
-    "score": {"/v1/score", "/v2/models/tiny/infer", "/v1/status", "/v1/recent", "/v1/contract", "/v2"},
-    "feedback": {"/v1/feedback", "/v1/status", "/v1/recent", "/v1/contract", "/v2"},
-    "operate": {"/metrics", "/v1/status", "/v1/recent", "/v1/contract", "/v2"},
+    "score": {
+        "/v1/score",
+        "/v2/models/tiny/infer",
+        "/v1/status",
+        "/v1/recent",
+        "/v1/contract",
+        "/v2",
+        "/openapi.json",
+    },
+    "feedback": {"/v1/feedback", "/v1/status", "/v1/recent", "/v1/contract", "/v2", "/openapi.json"},
+    "operate": {"/metrics", "/v1/status", "/v1/recent", "/v1/contract", "/v2", "/openapi.json"},
 }
 
 

@@ -190,9 +190,9 @@ def flap(ship: Ship, times: int) -> None:
 
 
 def test_a_million_scores_come_home(sea, tmp_path_factory):
-    returns = Returns().model_copy(update={"quota_megabytes": 45, "retention_days": 3})
+    returns = Returns().model_copy(update={"quota_megabytes": 27, "retention_days": 3})
     ship = Ship(sea, returns, random.Random(5))
-    sail(ship, tmp_path_factory.mktemp("media"), 6_500, 45_000_000 + SEGMENT)
+    sail(ship, tmp_path_factory.mktemp("media"), 6_500, 27_000_000 + SEGMENT)
     ship.come_home()
     met = ship.met
     assert ship.last >= 1_000_000
@@ -204,9 +204,9 @@ def test_a_million_scores_come_home(sea, tmp_path_factory):
 
 
 def test_at_the_quota_the_least_valuable_expires_and_scoring_goes_on(sea, tmp_path_factory):
-    returns = Returns().model_copy(update={"quota_megabytes": 12, "retention_days": 3, "when_full": "expire"})
+    returns = Returns().model_copy(update={"quota_megabytes": 7, "retention_days": 3, "when_full": "expire"})
     ship = Ship(sea, returns, random.Random(6))
-    sail(ship, tmp_path_factory.mktemp("media"), 1_500, 12_000_000 + SEGMENT)
+    sail(ship, tmp_path_factory.mktemp("media"), 1_500, 7_000_000 + SEGMENT)
     ship.come_home()
     assert ship.gone["expired"]
     assert not ship.met["OutboxFull"], "nothing is refused where it may expire"

@@ -31,6 +31,14 @@ def test_a_ship_and_azure_share_a_medium_and_nothing_is_lost(tmp_path):
     azure, ship = (tmp_path / "home" / "apart" / side for side in ("azure", "narvik"))
     explained = edge_ai(azure, "explain", found["insight"])
     assert explained["ledger"] is None and explained["score"] is None, "the ship's disk is not on Azure"
+    assert set(explained["elsewhere"]) == {"ledger", "score"}
+    assert {"scoring", "packing", "upload", "inbox"} <= explained["runs"].keys()
+    aboard = edge_ai(ship, "explain", found["insight"])
+    assert aboard["ledger"]["verified"] and aboard["package"]["name"] == explained["package"]["name"]
+    assert aboard["ledger"]["covered"] == aboard["package"]["bytes"] > 0
+    assert aboard["release"]["image"] == explained["release"]["image"]
+    assert aboard["runs"].items() <= explained["runs"].items(), "the same runs, seen from both sides"
+    assert set(aboard["elsewhere"]) == {"training_set"}
     assert explained["completeness"]["watermark"].startswith("complete through")
     assert len({run[:8] for run in explained["runs"].values()}) >= 3
     assert edge_ai(ship, "ledger", "verify")["narvik"]["holds"]

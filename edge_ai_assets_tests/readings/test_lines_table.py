@@ -43,9 +43,12 @@ def test_all_at_once_is_one_by_one(delimiter, width, rows):
         assert [column.to_pylist() for column in found.values()] == expected
 
 
-@pytest.mark.parametrize("line", ["1,2,3", "1", '1,"2"', "1,\ud800"])
-def test_one_line_that_needs_a_look_leaves_all_to_it(line):
-    assert table(as_data(["1,2", line]), 2, ["a", "b"], ",") is None
+@pytest.mark.parametrize("line", ["1,2,3", "1", '1,"2"', "1,\ud800", ""])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_line_that_needs_a_look_leaves_all_to_it(line, place):
+    lines = ["1,2", "3,4"]
+    lines.insert(place, line)
+    assert table(as_data(lines), 3, ["a", "b"], ",") is None
 
 
 @given(st.lists(CELLS, min_size=1), st.integers(1, 5), st.integers(1, 9), st.booleans())

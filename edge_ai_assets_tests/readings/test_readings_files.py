@@ -230,6 +230,26 @@ def test_duplicates_are_by_site_run_and_time(mill: Mill, csv: Csv) -> None:
     assert "2024-01-01" in batch.rejected["_reason"][0]
 
 
+@pytest.mark.parametrize(
+    ("cell", "asset"), [("P-1", "P-1"), (" P-1 ", "P-1"), ("", None), ("n/a", None), ("x" * 200, "x" * 200)]
+)
+def test_a_column_names_the_plant_asset(mill: Mill, csv: Csv, cell: str, asset: str | None) -> None:
+    usecase = mill(("runs:", "plant_asset: {column: pump}\nruns:"))
+    header = "pump,site,run,time,T [°C],mode,fault"
+    table = whole(csv([f"{cell},{GOOD}", f"P-2,{GOOD.replace('r1', 'r2')}"], header=header), usecase).readings
+    assert list(table)[:5] == ["_site", "_run", "_row", "_time", "_asset"]
+    assert [None if pd.isna(found) else found for found in table["_asset"]] == [asset, "P-2"]
+
+
+def test_a_plant_asset_that_no_score_may_carry_costs_its_row(mill: Mill, csv: Csv) -> None:
+    usecase = mill(("runs:", "plant_asset: {column: pump}\nruns:"))
+    header = "pump,site,run,time,T [°C],mode,fault"
+    (row,) = whole(csv([f"{'x' * 201},{GOOD}"], header=header), usecase).rejected.to_dict("records")
+    assert row["_reason"] == "plant asset 'pump' has 201 characters, it may have 200"
+    with pytest.raises(ReadingsError, match="column 'pump' is missing"):
+        whole(csv([GOOD]), usecase)
+
+
 def test_without_a_run_column_duplicates_are_by_site_and_time(mill: Mill, csv: Csv) -> None:
     lines = [GOOD, GOOD.replace("r1", "r2"), GOOD.replace("N,", "south,")]
     for runs in ("every: 1d", "rows: 10"):

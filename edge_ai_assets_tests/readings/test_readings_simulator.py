@@ -30,6 +30,7 @@ def test_its_columns_are_those_of_the_bundled_use_case() -> None:
     assert list(frame) == [
         "station",
         "shift",
+        "pump",
         "time",
         *(feature.name for feature in usecase.features),
         "fault",

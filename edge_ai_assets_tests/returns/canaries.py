@@ -2,7 +2,8 @@
 
 A canary is a text or a number that nothing else holds. It is planted in each record: in forbidden fields
 under many names, in allowed ones of another kind, as a category nobody listed, as a name, in the run, the
-time, the note, the role, the key of the request, in lineage. What leaves is searched as it is and unpacked.
+plant asset, the time, the note, the role, the key of the request, in lineage. What leaves is searched as it
+is and unpacked.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def record(chance: random.Random) -> dict[str, Any]:
         name = chance.choice([*MISPLACED])
         inputs[name] = chance.choice(MISPLACED[name])
     time = chance.choice(["2026-02-03T04:05:06", f"{TEXT} time"])
-    return {"inputs": inputs, "context": {"_time": time, "_run": f"{TEXT} run", "_row": 7_654_321}}
+    context = {"_time": time, "_run": f"{TEXT} run", "_row": 7_654_321, "_asset": f"{TEXT} asset"}
+    return {"inputs": inputs, "context": context}
 
 
 def events(mark: EventMark, limit: int) -> tuple[list[bytes], EventMark]:

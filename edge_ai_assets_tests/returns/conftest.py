@@ -15,7 +15,7 @@ from edge_ai_assets.returns.egress import policy as policies
 from edge_ai_assets.returns.egress.policy import Policy
 from edge_ai_assets.returns.outbox.outbox import Batch, Outbox
 from edge_ai_assets.scoring.contract import Contract, Input, Reference
-from edge_ai_assets.usecase import EgressField, UseCase
+from edge_ai_assets.usecase import FREE_TEXT, EgressField, UseCase
 from edge_ai_assets_tests import blocks
 
 USECASE = """
@@ -49,7 +49,9 @@ egress:
 sites: [{name: bergen}]
 """
 SITE_KEY = b"site key of the tests, 32 bytes."
-OWN = {"_time", "_run", "_score", "_predicted", "_correct", "_note", "_role"}
+OWN = {"_time", "_run", "_asset", "_score", "_predicted", "_correct", "_note", "_role"}
+LISTED = ("P-1", "P-2", "P-3", "CANARY", "CANARY run", "CANARY pump")
+"""The free text that leaves where a test lets any leave as it is."""
 MICROSECONDS = 1_760_000_000_000_000
 
 
@@ -120,7 +122,11 @@ def with_kinds(small: UseCase) -> Callable[..., Policy]:
     def make(*kinds: str, smallest: int = 10, **leaves: str | None) -> Policy:
         changed = {f"_{name}" if f"_{name}" in OWN else name: how for name, how in leaves.items()}
         fields = [f for f in small.egress.fields if f.name not in changed]
-        fields += [EgressField(name=name, leaves=how) for name, how in changed.items() if how]
+        fields += [
+            EgressField(name=name, leaves=how, values=LISTED if how == "as_is" and name in FREE_TEXT else ())
+            for name, how in changed.items()
+            if how
+        ]
         update = {"kinds": kinds, "fields": tuple(fields), "minimum_group_size": smallest}
         return Policy(small.model_copy(update={"egress": small.egress.model_copy(update=update)}), SITE_KEY)
 

@@ -106,12 +106,11 @@ def test_no_canary_of_a_million_records_leaves(tmp_path, with_kinds, contract, k
     policy, chance = with_kinds(*canaries.KINDS), random.Random(1)
     made = 0
     with Outbox(tmp_path / "o.db") as outbox:
-        # Records cost most to make: ten thousand are told from each other, and scored a hundred times.
-        records = [msgspec.json.encode(canaries.record(chance)) for _ in range(10_000)]
-        yes = [chance.random() < 0.5 for _ in records]
-        once = blocks.batch(records, [0.5] * len(records), yes, yes, at=AT)
         for number in range(100):
-            outbox.append([msgspec.structs.replace(once, key=f"{canaries.TEXT} {number}")])
+            records = [msgspec.json.encode(canaries.record(chance)) for _ in range(10_000)]
+            yes = [chance.random() < 0.5 for _ in records]
+            scores = [0.5] * len(records)
+            outbox.append([blocks.batch(records, scores, yes, yes, key=f"{canaries.TEXT} {number}", at=AT)])
             outbox.add_feedback([Feedback(1 + number, True, f"{canaries.TEXT} note", canaries.TEXT, AT)])
 
         def step() -> Path | None:

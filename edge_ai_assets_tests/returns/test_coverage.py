@@ -92,6 +92,22 @@ def test_several_roads_are_told_apart_and_added_up(tmp_path):
         assert (left.covered, left.bytes, coverage.lines, coverage.packages) == (10, 16, 3, 1)
 
 
+@pytest.mark.parametrize(
+    ("destinations", "uploaded", "exported", "missing"),
+    [
+        (["file:///azure"], 5, None, 0),
+        (["file:///azure", "media:x"], 5, 5, 0),
+        (["file:///azure"], 5, 5, 1),
+        (["media:x"], 5, 5, 0),
+        (["media:x"], 5, None, 0),
+    ],
+)
+def test_what_was_put_on_a_medium_has_lines_of_one(tmp_path, destinations, uploaded, exported, missing):
+    """The other way round it need not: what came home on a medium counts as uploaded when that is told."""
+    with Coverage(written(tmp_path, [entry(0, 10, destination=to) for to in destinations])) as coverage:
+        assert len(list(coverage.missing([row(uploaded=uploaded, exported=exported)]))) == missing
+
+
 def test_the_newest_come_first(tmp_path):
     lines = [entry(0, 1, f"{number}.zip") for number in range(5)] + [entry(1, 2, "2.zip")]
     with Coverage(written(tmp_path, lines)) as coverage:
@@ -114,6 +130,9 @@ def test_a_broken_chain_is_no_coverage(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"b.zip", b"c.zip"))
     with pytest.raises(LedgerError, match="jsonl:2: the entry was changed"):
         Coverage(path)
+    with Coverage(path, as_far=True) as coverage:
+        assert [left.package for left in coverage.newest(9)] == ["a.zip"]
+        assert "jsonl:2: the entry was changed" in str(coverage.error)
 
 
 @settings(max_examples=150, deadline=None)
@@ -156,7 +175,9 @@ def test_memory_does_not_grow_with_the_ledger(tmp_path):
 
 def test_a_ledger_is_checked_against_its_outbox(tmp_path, outbox):
     rows = seal(outbox, tmp_path / "spool", "bergen", [10] * 30)
-    path = written(tmp_path, [entry(0, row.bytes, row.name, row.digest) for row in rows[:5]])
+    path = written(
+        tmp_path, [entry(0, row.bytes, row.name, row.digest, destination="media:x") for row in rows[:5]]
+    )
     assert check(path, None) == check(path, outbox) == Checked(5, 5, 0, [])  # nothing counts as sent yet
     for row in rows:
         outbox.exported(row.number, 9)
@@ -190,12 +211,12 @@ def test_the_lines_of_a_package_are_found_among_those_of_others(tmp_path):
     for name in ("a.zip", "b.zip", "aa.zip", "none.zip", ".zip", '"'):
         expected = [line.time for line in lines if line.package == name]
         assert [line.time for line in of_package(path, name)] == expected
-    assert of_package(tmp_path / "none", "a.zip") == []
+    assert list(of_package(tmp_path / "none", "a.zip")) == []
 
 
 def test_a_name_in_another_field_is_no_line_of_that_package(tmp_path):
     path = written(tmp_path, [entry(0, 1, destination='media:"package":"b.zip",')])
-    assert of_package(path, "b.zip") == []
+    assert list(of_package(path, "b.zip")) == []
 
 
 def test_a_changed_line_of_a_package_is_found_and_one_cut_short_is_none(tmp_path):
@@ -205,7 +226,7 @@ def test_a_changed_line_of_a_package_is_found_and_one_cut_short_is_none(tmp_path
     assert [line.first for line in of_package(path, "a.zip")] == [0]
     path.write_bytes(whole.replace(b'"last":9', b'"last":8'))
     with pytest.raises(LedgerError, match="jsonl:2: the entry was changed"):
-        of_package(path, "a.zip")
+        list(of_package(path, "a.zip"))
 
 
 def test_entries_are_a_chain(tmp_path):

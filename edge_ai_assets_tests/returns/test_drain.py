@@ -20,7 +20,7 @@ from edge_ai_assets.returns.road import acks, uplink
 from edge_ai_assets.returns.road.link import Link, LinkDown
 from edge_ai_assets.returns.road.pace import Pace
 from edge_ai_assets.returns.road.uplink import DiodeUplink, FolderUplink, UplinkError, upload
-from edge_ai_assets_tests.parcels import POLICY, seal
+from edge_ai_assets_tests.parcels import POLICY, parcel, seal
 
 AZURE = Ed25519PrivateKey.from_private_bytes(b"azure release key, of the tests!")
 TRUSTED = [AZURE.public_key()]
@@ -127,23 +127,38 @@ def test_a_list_of_packages_that_is_longer_than_one_look_is_sent_to_its_end(
     outbox, spool, road, book, monkeypatch
 ):
     rows = seal(outbox, spool, "bergen", [10] * 25)
-    whole = outbox.unsent
-    monkeypatch.setattr(outbox, "unsent", lambda: whole(4))
+    monkeypatch.setattr(uplink, "BATCH", 4)
     done = upload(outbox, spool, road, book)
     assert (done.packages, done.waiting, done.bytes) == (25, 0, sum(row.bytes for row in rows))
     assert done.names == [row.name for row in rows]
 
 
 def test_nothing_of_a_package_that_was_changed_in_the_spool_leaves(outbox, spool, road, book, tmp_path):
-    first, second = seal(outbox, spool, "bergen", [3_000, 3_000])
+    """Those after it do: Azure shows the gap, and takes it in when it comes."""
+    first, second, third = seal(outbox, spool, "bergen", [3_000, 3_000, 3_000])
     data = bytearray((spool / second.name).read_bytes())
     data[-40] ^= 1
     (spool / second.name).write_bytes(data)
-    with pytest.raises(UplinkError, match="was changed and does not leave"):
-        upload(outbox, spool, road, book)
-    assert [path.name for path in tmp_path.glob("uplink/bergen/*.zip")] == [first.name]
-    assert {entry.package for entry in entries(book.path)} == {first.name}
+    done = upload(outbox, spool, road, book)
+    assert list(done.lost) == [second.name] and "was changed and does not leave" in done.lost[second.name]
+    assert (done.names, done.waiting, done.interrupted) == ([first.name, third.name], 1, None)
+    assert {path.name for path in tmp_path.glob("uplink/bergen/*.zip")} == {first.name, third.name}
+    assert {entry.package for entry in entries(book.path)} == {first.name, third.name}
     assert [row.name for row in outbox.unsent()] == [second.name]
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_many_lost_packages_do_not_hide_those_after_them(outbox, spool, road, book, monkeypatch, together):
+    rows = seal(outbox, spool, "bergen", [10] * 12)
+    monkeypatch.setattr(uplink, "BATCH", 4)
+    monkeypatch.setattr(road, "together", together)
+    for row in rows[:9]:
+        (spool / row.name).unlink()
+    done = upload(outbox, spool, road, book)
+    assert set(done.lost) == {row.name for row in rows[:9]}
+    assert sorted(done.names) == [row.name for row in rows[9:]]
+    (spool / rows[4].name).write_bytes(parcel("bergen", 5, 10))
+    assert upload(outbox, spool, road, book).names == [rows[4].name]
 
 
 def test_bandwidth_is_bounded_over_the_whole_drain(outbox, spool, tmp_path, book):

@@ -19,7 +19,7 @@ def test_without_a_table_there_is_nothing(tmp_path):
     assert history.newest(tmp_path) == []
     assert history.failed(tmp_path, 5) == []
     assert history.deployments(tmp_path, "bergen") == []
-    assert history.made_by(tmp_path, "bergen", "site/egress") == []
+    assert history.made(tmp_path, "bergen", "site/egress") == []
 
 
 def test_heads_are_the_newest_numbers(tmp_path):
@@ -71,7 +71,7 @@ def test_the_deployment_history_of_a_site(tmp_path):
     assert last == [("bergen", 4), ("bergen", 1)]
 
 
-def test_the_runs_that_made_a_package(tmp_path):
+def test_the_materializations_of_an_asset_of_a_site(tmp_path):
     merge(
         tmp_path,
         [
@@ -81,11 +81,10 @@ def test_the_runs_that_made_a_package(tmp_path):
             event("bergen", 16, "site/egress"),
         ],
     )
-    made = run_id("bergen", 1)
-    assert history.made_by(tmp_path, "bergen", "site/egress", "bergen-00000003.zip") == [made]
-    assert history.made_by(tmp_path, "bergen", "site/upload", "bergen-00000002.zip") == [made]
-    assert history.made_by(tmp_path, "bergen", "site/upload", "bergen-00000003.zip") == []
-    assert history.made_by(tmp_path, "bergen", "site/egress") == [run_id("bergen", n) for n in (0, 1, 2)]
+    made = history.made(tmp_path, "bergen", "site/egress")
+    assert [(row["n"], row["run"]) for row in made] == [(n, run_id("bergen", n // 8)) for n in (1, 8, 16)]
+    assert made[1]["metadata"]["package_names"][1] == "bergen-00000003.zip"
+    assert history.made(tmp_path, "narvik", "site/egress") == []
 
 
 def test_the_newest_of_each_asset(tmp_path):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import shutil
+import stat
 import struct
 import zipfile
 from collections import namedtuple
@@ -23,7 +24,6 @@ from edge_ai_assets.returns.package import foreign, packages
 from edge_ai_assets.returns.package.packing import pack
 from edge_ai_assets.returns.road import media
 from edge_ai_assets.returns.road.media import MediaError
-from edge_ai_assets.returns.road.roads import UplinkError
 from edge_ai_assets_tests.parcels import POLICY, parcel, seal
 
 FREE = namedtuple("usage", "total used free")
@@ -198,9 +198,43 @@ def test_what_has_the_name_of_a_package_is_not_overwritten(outbox, spool, export
 def test_a_package_that_was_changed_in_the_spool_is_not_carried(outbox, spool, export, medium):
     (row,) = seal(outbox, spool, "bergen", [500])
     (spool / row.name).write_bytes((spool / row.name).read_bytes()[:-1] + b"?")
-    with pytest.raises(UplinkError, match="was changed and does not leave"):
-        export()
+    (reason,) = export().lost.values()
+    assert "was changed and does not leave" in reason
     assert names(medium) == []
+
+
+def test_a_lost_package_is_named_and_does_not_keep_the_others(outbox, spool, export, medium):
+    rows = seal(outbox, spool, "bergen", [100, 200, 300])
+    (spool / rows[1].name).unlink()
+    done = export()
+    assert done.names == names(medium) == [rows[0].name, rows[2].name]
+    assert list(done.lost) == [rows[1].name]
+    assert "No such file" in done.lost[rows[1].name] and "Put a copy of it back" in done.lost[rows[1].name]
+    assert [row.exported_at for row in outbox.packages()] == [77, None, 77]
+    (spool / rows[1].name).write_bytes(parcel("bergen", 2, 200))
+    assert (export().names, export().lost) == ([rows[1].name], {})
+
+
+@pytest.mark.parametrize("label", ["x" * 201, "line\nfeed", "\udcff", "nul\0"])
+def test_a_label_that_the_ledger_cannot_take_is_refused_before_anything_leaves(
+    outbox, spool, export, medium, label
+):
+    seal(outbox, spool, "bergen", [10])
+    with pytest.raises(MediaError, match="at most 200, all printable"):
+        export(label=label)
+    assert names(medium) == [] and export(label="ø" * 200).packages == 1
+
+
+def test_what_is_laid_out_cannot_be_written_to(outbox, spool, export, tmp_path, monkeypatch):
+    """Under its second name it is the spool's file."""
+    (row,) = seal(outbox, spool, "bergen", [100])
+    (spool / row.name).chmod(0o644)  # by a version before this one
+    for folder in ("linked", "copied"):
+        (tmp_path / folder).mkdir()
+        export(tmp_path / folder, link=True)
+        assert stat.S_IMODE((tmp_path / folder / row.name).stat().st_mode) == 0o444
+        monkeypatch.setattr(media, "_linked", lambda source, partial: False)
+    assert (spool / row.name).samefile(tmp_path / "linked" / row.name)
 
 
 def test_a_partial_file_that_is_a_link_is_not_written_through(outbox, spool, export, medium, tmp_path):

@@ -174,7 +174,8 @@ def _derive(outbox: Outbox, model: Model, limit: int) -> None:
         if row.schema == RECORD_SCHEMA:
             model.change([sequence], kind="anomaly" if row.predicted else "normal")
         else:
-            reason = f"its block, of schema {-row.schema}, could not be read by a version that knows 1"
+            why = ": it is damaged" if row.schema == -1 else " by a version that knows 1"
+            reason = f"its block, of schema {-row.schema}, could not be read{why}"
             model.change([sequence], disposition="quarantined", reason=reason)
 
 

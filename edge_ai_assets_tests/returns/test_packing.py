@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,15 @@ def packed(outbox, policy, contract, key, tmp_path):
     return step
 
 
+NO_FEEDBACK = "kind feedback is not listed"
+
+
 def test_allowed_rows_leave_and_the_others_are_withheld_by_reason(outbox, batch, packed, key):
     outbox.append([batch(6)])
-    sealed = packed()
+    stays: Counter[str] = Counter()
+    sealed = packed(stays=stays)
     assert (sealed.package.number, sealed.package.rows, sealed.package.previous) == (1, 3, "")
-    assert sealed.withheld == {"kind normal is not listed": 3}
+    assert stays == {"kind normal is not listed": 3}
     package = read(sealed.path, [key.public_key()])
     assert package.digest == sealed.package.digest
     assert package.insights["sequence"].to_pylist() == [1, 3, 5]
@@ -62,7 +67,9 @@ def test_nothing_allowed_makes_no_file_and_withholds_all_of_it(outbox, batch, pa
     outbox.append([batch(7)])
     outbox.add_feedback([Feedback(1, True, None, "operator", 5)])
     silent = small.model_copy(update={"egress": small.egress.model_copy(update={"kinds": (), "fields": ()})})
-    assert packed(policy=Policy(silent, b"k" * 32), limit=2) is None
+    stays: Counter[str] = Counter()
+    assert packed(policy=Policy(silent, b"k" * 32), limit=2, stays=stays) is None
+    assert stays == {"kind anomaly is not listed": 4, "kind normal is not listed": 3, NO_FEEDBACK: 1}
     assert list((tmp_path / "spool").glob("*.zip")) == []
     assert outbox.counts() == Counts(scored=7, uploaded=0, withheld=7, quarantined=0, expired=0, pending=0)
     assert outbox.waiting_feedback(9) == []
@@ -151,7 +158,7 @@ def test_feedback_on_a_score_that_is_gone_is_withheld(outbox, batch, packed):
     outbox.append([batch(1)])
     packed()
     outbox.add_feedback([Feedback(1, True, None, "operator", 7)])
-    outbox._db.execute("DELETE FROM scores")
+    outbox._db.execute("DELETE FROM lots")
     assert packed() is None
     reason = outbox._db.execute("SELECT reason FROM feedback").fetchone()
     assert reason == ("its score is no longer kept",)

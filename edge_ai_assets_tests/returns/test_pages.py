@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_ai_assets.returns.package import members, pages
 from edge_ai_assets.returns.package.members import MemberError
 from edge_ai_assets.returns.package.pages import PageError
-from edge_ai_assets.returns.package.parts import SKETCHES, Sketch
+from edge_ai_assets.returns.package.parts import FORMAT, SKETCHES, Sketch
 
 MB = 1024 * 1024
 
@@ -49,14 +49,14 @@ def test_a_text_that_is_in_every_row_is_stopped_at_the_bound(size):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(MemberError, match="more bytes than it may"):
         patch.setattr(pq.ParquetFile, "iter_batches", watched)
-        members.read_table(SKETCHES, data, 4_096, 64 * MB, texts=False)
+        members.read_table(SKETCHES, data, 4_096, 64 * MB, form=FORMAT)
     assert len(data) < 2_000 and max(peak) < 2 * (64 * MB + members.BATCH_BYTES)
 
 
 def test_one_row_that_is_too_large_is_refused_before_it_is_read():
     data, before = repeated(2, 65 * MB), pa.total_allocated_bytes()
     with pytest.raises(MemberError, match="a row of"):
-        members.read_table(SKETCHES, data, 2, 500 * MB, texts=False)
+        members.read_table(SKETCHES, data, 2, 500 * MB, form=FORMAT)
     assert pa.total_allocated_bytes() - before < MB
 
 
@@ -65,7 +65,7 @@ def test_what_sites_write_costs_what_it_holds():
     data = members.parquet(members.columns(SKETCHES, rows))
     cost = pages.cost(data)
     assert 200_000 < cost.unpacked < 230_000 and 1_000 < cost.row < 230_000
-    assert members.read_table(SKETCHES, data, 200, 400_000, texts=False).num_rows == 200
+    assert members.read_table(SKETCHES, data, 200, 400_000, form=FORMAT).num_rows == 200
 
 
 def test_a_page_that_says_that_it_is_huge_is_refused_whatever_the_metadata_says():

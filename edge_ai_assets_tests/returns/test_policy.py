@@ -18,6 +18,7 @@ from edge_ai_assets.returns.egress.policy import SMALL_CELL, Policy, Withheld
 from edge_ai_assets.returns.outbox import columns
 from edge_ai_assets.returns.outbox.outbox import FeedbackRow, ScoreRow
 from edge_ai_assets.scoring.contract import Reference
+from edge_ai_assets.usecase import EgressField
 
 
 def scored(record: bytes, kind: str = "anomaly", score: float | None = 0.98765) -> ScoreRow:
@@ -49,6 +50,41 @@ def test_listed_fields_leave_as_listed_and_nothing_else(policy, contract, record
     }
     assert len(run) == len(serial) == 16
     assert int(run, 16) != int(serial, 16)
+
+
+@pytest.mark.parametrize(("run", "leaves"), [("P-1", "P-1"), ("John Smith", None), ("p-1", None), ("", None)])
+def test_free_text_leaves_only_if_it_is_listed(with_kinds, contract, record, run, leaves):
+    changed = json.loads(record()) | {"context": {"_run": run}}
+    row, policy = scored(json.dumps(changed).encode()), with_kinds("anomaly", run="as_is")
+    assert policy.row(row, contract)["_run"] == leaves
+
+
+def test_free_text_of_a_policy_from_before_it_had_to_be_listed_stays(small, contract, record):
+    field = EgressField(name="_run", leaves="as_is")
+    old = small.model_copy(update={"egress": small.egress.model_copy(update={"fields": (field,)})})
+    assert Policy(old, b"k" * 32).row(scored(record()), contract) == {"_run": None}
+
+
+def test_the_digest_covers_what_a_listed_text_may_be(small):
+    def digest(categories, values):
+        fields = (
+            EgressField(name="Type", leaves="as_is"),
+            EgressField(name="_run", leaves="as_is", values=values),
+        )
+        changed = [
+            f.model_copy(update={"categories": categories}) if f.name == "Type" else f for f in small.features
+        ]
+        egress = small.egress.model_copy(update={"fields": fields})
+        return Policy(
+            small.model_copy(update={"features": tuple(changed), "egress": egress}), b"k" * 32
+        ).digest
+
+    known = digest(("screw", "gear"), ("a", "b"))
+    assert known == digest(("gear", "screw"), ("b", "a"))
+    assert (
+        len({known, digest(("screw", "gear", "John Smith"), ("a", "b")), digest(("screw", "gear"), ("a",))})
+        == 3
+    )
 
 
 @pytest.mark.parametrize("kind", ["normal", "something new", None])

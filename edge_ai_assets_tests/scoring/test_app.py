@@ -13,6 +13,7 @@ import subprocess
 import threading
 import zlib
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,16 @@ from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.standing import Release
 from edge_ai_assets.scoring.tokens import Tokens
 from edge_ai_assets.scoring.writer import Busy, DiskFull, Failed
-from edge_ai_assets_tests.scoring.serving import COLUMNS, RECORD, Reply, Running, Site, on_loop, request
+from edge_ai_assets_tests.scoring.serving import (
+    COLUMNS,
+    NAMES,
+    RECORD,
+    Reply,
+    Running,
+    Site,
+    on_loop,
+    request,
+)
 from edge_ai_assets_tests.tiny_model import INPUTS, WEIGHTS, tiny_release
 
 DERIVED = {"Temperature mean 12": None}
@@ -50,10 +60,11 @@ ANY_ROLE = {
     "/v2",
     "/v2/models/tiny",
     "/v2/models/tiny/versions/3",
+    "/openapi.json",
 }
 NO_ROLE = {
     *("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready"),
-    *("/", "/openapi.json", "/docs"),
+    *("/", "/docs"),
 }
 
 
@@ -335,7 +346,27 @@ def test_a_request_that_was_refused_does_not_use_its_key(site: Site):
         (422, {"records": [1]}, r"$.records[0]"),
         (422, {"columns": {}}, "columns holds no row"),
         (422, {"columns": {"Temperature": []}}, "columns holds no row"),
-        (422, {"columns": COLUMNS | {"Temperature": [1]}}, "columns must have one length, these have [1, 2]"),
+        (422, {"columns": COLUMNS | {"Temperature": [1]}}, "length: field 'Temperature' has 1 values, field"),
+        (422, {"columns": COLUMNS | {"Pressure [bar]": 5}}, "'Pressure [bar]' must be a list with a value"),
+        (422, {"columns": COLUMNS | {"Temperature": None}}, "'Temperature' must be a list with a value for"),
+        (400, b'{"records":[{"Temperature":-NaN}]}', "no JSON"),
+        (
+            400,
+            {"records": [{"Temperature": float("nan")}]},
+            "'Temperature': NaN (byte 29) is no JSON, a miss",
+        ),
+        (400, {"columns": {"x": [1, float("-inf")]}}, "'x': Infinity (byte 23) is no JSON, a number must be"),
+        (400, {"columns": {"x": ["NaN", float("nan")]}}, "UTF-8: NaN (byte 26) is no JSON, a missing number"),
+        (
+            422,
+            b'{"records":[{"a":"1e999","Temperature" : -1.5E+400}]}',
+            "'Temperature': a number must be fini",
+        ),
+        (
+            422,
+            b'{"columns":{"x":[1,1e400]}}',
+            "'x': a number must be finite and within float32, it is '1e400'",
+        ),
         (422, {"columns": COLUMNS, "context": {"_row": [1]}}, "context '_row' has 1 values for 2 rows"),
         (422, {"columns": COLUMNS, "context": {"_rows": [1]}}, "unknown field `_rows`"),
         (422, {"records": [RECORD | {"_site": "x"}]}, "field '_site' is not an input"),
@@ -534,6 +565,33 @@ def test_only_this_machines_names_lead_to_a_service_of_this_machine(site: Site, 
     assert [answer.status for answer in site.calls(asked)] == [200]
 
 
+def told(answer: Reply) -> set[str]:
+    """What of the contract and the release is in an answer."""
+    own = {"tiny", "Predicts 'fault'", "sha256:aa", *NAMES}
+    said = unescape(answer.body.decode())
+    return {name for name in own if name in said}
+
+
+def test_who_may_not_read_the_contract_is_not_told_it_by_the_documentation(
+    guarded: tuple[Site, dict[str, str]],
+):
+    site, made = guarded
+    page = ask(site, "/docs", None)
+    assert page.status == 200 and told(page) == set()
+    assert "/v1/score" in page.body.decode() and "INPUT" in page.body.decode()
+    for path in ("/docs", "/openapi.json"):
+        assert told(ask(site, path, made["feedback"])) >= {"tiny", "Predicts 'fault'", "Pump type"}
+
+
+def test_by_another_name_than_this_machines_the_documentation_tells_nothing(site: Site):
+    """It is how another site's page would get at it, by a name of its own that leads here."""
+    site.server.local = True
+    other = {"Host": "evil.example"}
+    assert site.call("GET", "/openapi.json", b"", other).status == 421
+    assert told(site.call("GET", "/docs", b"", other)) == set()
+    assert told(site.call("GET", "/docs")) >= {"tiny", "Predicts 'fault'", "Pump type"}
+
+
 def test_a_token_is_asked_for_before_the_body_is_read(guarded: tuple[Site, dict[str, str]]):
     site, _ = guarded
     head = post(b"x" * 100)[:-100]
@@ -591,7 +649,8 @@ def test_feedback_holds_for_scores_that_were_unfolded_too(site: Site):
         (404, [{"id": "bergen/1", "correct": True}, {"id": "bergen/3", "correct": True}], "no score 3"),
         (404, [{"id": "oslo/1", "correct": True}], "no score 'oslo/1' on this site; an id is bergen/NUMBER"),
         (404, [{"id": "bergen/-1", "correct": True}], "no score 'bergen/-1'"),
-        (404, [{"id": "bergen/0", "correct": True}], "no score 0"),
+        (404, [{"id": "bergen/0", "correct": True}], "no score 'bergen/0'"),
+        (404, [{"id": "bergen/0001", "correct": True}], "no score 'bergen/0001'"),
         (404, [{"id": "bergen/²", "correct": True}], "no score 'bergen/²'"),
         (404, [{"id": "bergen/" + "9" * 18, "correct": True}], "no score"),
         (404, [{"id": "bergen/" + "9" * 30, "correct": True}], "no score"),
@@ -623,7 +682,7 @@ def test_feedback_that_is_refused_writes_nothing(site: Site, status: int, items:
         (422, b"id,correct\n" + b"x" * 101 + b",1\n", "length <= 100"),
         (404, b"id,correct\noslo/1,1\n", "no score 'oslo/1'"),
         (400, b"id,correct\n\xff,1\n", "UTF-8"),
-        (413, b"id,correct\n" + b"bergen/1,1\n" * 10_001, "10001 items are too many"),
+        (413, b"id,correct\n" + b"bergen/1,1\n" * 10_001, "10001 rows are too many"),
     ],
 )
 def test_csv_feedback_that_is_refused_writes_nothing(site: Site, status: int, body: bytes, message: str):
@@ -667,7 +726,7 @@ def test_recent_scores_come_newest_first(site: Site):
         "predicted": first["predicted"][0],
         "outside": False,
         "inputs": RECORD | DERIVED,
-        "context": {"_time": None, "_run": "a", "_row": None},
+        "context": {"_time": None, "_run": "a", "_row": None, "_asset": None},
     }
     assert scores[0]["context"]["_row"] == 5 and scores[1]["outside"] is True
     for query, number in (("?limit=2", 2), ("?limit=1000", 3), ("?limit=0001", 1), ("?limit=1&limit=2", 2)):
@@ -750,6 +809,11 @@ def test_two_releases_are_served_by_their_numbers(model: Model, tmp_path: Path):
     first, same, old = found.values()
     assert first == same != old
     assert [row.release for row in rows(site)] == ["sha256:aa", "sha256:aa", "sha256:bb"]
+    # A request that is sent again is answered again, by the release that scored it.
+    key = {"Idempotency-Key": "a"}
+    once = site.call("POST", "/v2/models/tiny/versions/2/infer", {"inputs": tensors}, key).json
+    assert site.call("POST", "/v2/models/tiny/infer", {"inputs": tensors}, key).json == once
+    assert (once["model_version"], len(rows(site))) == ("2", 4)
     site.close()
 
 
@@ -770,6 +834,35 @@ def test_too_much_that_waits_is_429_and_what_waits_is_answered(counted, monkeypa
     assert waiting in refused[0].json["error"]
     assert site.score(large(50_000)).status == 200  # larger than the bound, but nothing waits
     assert len(rows(site)) == 51_000
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_few_large_requests_at_once_are_more_than_their_body_and_all_are_answered(site, monkeypatch, keyed):
+    """A kilobyte may become a hundred thousand rows: what is not yet its turn is still a kilobyte."""
+    read, answer, lock = module.App._read_rows, module.App._answer, threading.Lock()
+    now, most = 0, 0
+
+    def reading(app: module.App, *given: Any) -> Any:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        return read(app, *given)
+
+    def answering(app: module.App, *given: Any) -> Any:
+        nonlocal now
+        with lock:
+            now -= 1
+        return answer(app, *given)
+
+    monkeypatch.setattr(module.App, "_read_rows", reading)
+    monkeypatch.setattr(module.App, "_answer", answering)
+    body = gzip.compress(json.dumps(large(5000)).encode())
+    headers = [
+        {"Content_Encoding": "gzip"} | ({"Idempotency_Key": f"k{n}"} if keyed else {}) for n in range(12)
+    ]
+    assert {reply.status for reply in site.calls(*(post(body, **each) for each in headers))} == {200}
+    assert now == 0 < most <= module.LARGE_AT_ONCE and len(rows(site)) == 12 * 5000
 
 
 @pytest.mark.parametrize("key", [None, "key"])
@@ -795,7 +888,7 @@ def test_a_body_waits_from_when_it_came_and_not_only_when_it_was_read(site, monk
     ],
 )
 def test_what_the_writer_cannot_do_is_told(
-    site: Site, monkeypatch, error: Exception, status: int, retry: str | None, body: Any
+    site: Site, monkeypatch, caplog, error: Exception, status: int, retry: str | None, body: Any
 ):
     def write(batch: Any) -> None:
         raise error
@@ -804,6 +897,14 @@ def test_what_the_writer_cannot_do_is_told(
     answer = site.score(body)
     assert (answer.status, answer.headers.get("retry-after")) == (status, retry)
     assert answer.json == {"error": str(error)}
+    (record,) = caplog.records
+    assert record.fields == {
+        "request": answer.headers["x-request-id"],
+        "path": "/v1/score",
+        "method": "POST",
+        "answer": answer.body.decode(),
+    }
+    assert str(status) in record.getMessage()
 
 
 def test_an_outbox_that_another_process_holds_is_503_and_no_reason_to_be_replaced(site: Site):

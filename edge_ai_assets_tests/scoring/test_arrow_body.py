@@ -85,10 +85,16 @@ def test_single_precision_stays_single_where_values_are_missing():
 @given(values=st.lists(st.one_of(st.none(), st.text(max_size=20)), min_size=1, max_size=20), chunk=chunks)
 def test_texts_of_every_layout(layout, values, chunk):
     table = pa.table(
-        {"k": text(values, layout), "m": text(values[::-1], layout), "_run": text(values, layout)}
+        {
+            "k": text(values, layout),
+            "m": text(values[::-1], layout),
+            "_run": text(values, layout),
+            "_asset": text(values, layout),
+        }
     )
     inputs, context = columns(stream(table, chunk), CONTRACT)
-    assert inputs == {"k": values, "m": values[::-1]} and context == {"_run": values}
+    assert inputs == {"k": values, "m": values[::-1]}
+    assert context == {"_run": values, "_asset": values}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -23,6 +23,7 @@ from edge_ai_assets.scoring.batch import FileScored, score_file
 from edge_ai_assets.scoring.client import Client, ScoreAnswer, ServiceError
 from edge_ai_assets.scoring.http import MAX_BODY
 from edge_ai_assets.scoring.slices import Chunk, Cut, Slice, tables
+from edge_ai_assets_tests import blocks
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 CASE = usecases.loads("""
@@ -42,6 +43,7 @@ ROWS = [
 ]
 
 
+EMPTY = b'{"inputs":{},"context":{}}'
 TABLE = next(tables(pd.DataFrame({"Flow": [1.0], "Mode": "eco", "_time": pd.NaT}), 1))[2]
 
 
@@ -87,9 +89,9 @@ def site(tmp_path):
     return made
 
 
-def deliver(site, lines, name="a.csv"):
+def deliver(site, lines, name="a.csv", header="run,time,Flow,Mode,fault"):
     path = site.readings / name
-    path.write_text("\n".join(["run,time,Flow,Mode,fault", *lines]) + "\n")
+    path.write_text("\n".join([header, *lines]) + "\n")
     return path
 
 
@@ -237,6 +239,30 @@ def test_an_interrupted_file_is_finished_as_it_was_cut_when_it_was_begun(site, m
 def test_slices_cut_otherwise_have_other_keys():
     keys = {cut.key("d", 1, 10) for cut in (Cut(), batch.CUT, Cut(first=5), Cut(chunk=5), Cut(slice=5))}
     assert len(keys) == 5
+
+
+def test_a_file_that_a_release_with_other_inputs_overtook_says_what_became_of_its_rows(site, monkeypatch):
+    monkeypatch.setattr(batch, "CUT", Cut(slice=10))
+    service, path = Service(), deliver(site, ROWS)
+    interrupt(site, service, path, after=2)
+    with Outbox(site.outbox) as outbox:
+        for key, answer in service.answers.items():
+            rows = len(answer.scores)
+            outbox.append([blocks.batch([EMPTY] * rows, [0.5] * rows, [False] * rows, key=key)])
+        outbox.append([blocks.batch([EMPTY], [0.5], [False], key="another request")])
+    narrow = CASE.model_copy(update={"features": CASE.features[:1]})
+
+    def refuse(*_, **__):
+        raise ServiceError("field 'Mode' is not an input of this model", 422)
+
+    monkeypatch.setattr(service, "score_table", refuse)
+    with pytest.raises(
+        ReadingsError, match=r"a\.csv was begun under another .* 20 rows .* 'Mode' is not"
+    ) as found:
+        score(site, service, path, narrow)
+    assert batch.refused(found.value)
+    with pytest.raises(ServiceError):  # by its own use case it is the file, or the service
+        score(site, service, path)
 
 
 def test_an_interrupted_file_is_finished_by_the_use_case_it_was_begun_with(site, monkeypatch):
@@ -460,6 +486,20 @@ def test_through_a_real_service_into_the_outbox(site, tmp_path):
         supervisor.stop(site.root)
     assert len(rows) == done.scored == 54 and done.baseline == 6
     assert sum(row.predicted for row in rows) == done.anomalies > 0
+
+
+def test_the_plant_asset_comes_with_each_score(site):
+    header = "run,time,Flow,Mode,fault,pump"
+    case = CASE.model_copy(update={"plant_asset": usecases.PlantAsset(column="pump")})
+    service = Service()
+    lines = [f"{line},{('P-1', 'P-2', '')[row // 20]}" for row, line in enumerate(ROWS)]
+    score(site, service, deliver(site, lines, header=header), case)
+    assert {row["_run"]: row["_asset"] for row in service.rows} == {"r0": "P-1", "r1": "P-2", "r2": None}
+    # Later files of the same run, with the word and without it.
+    for number, usecase in enumerate((case, CASE)):
+        later = [f"r0,2026-02-0{1 + number}T00:00:00,3,eco,,P-1"]
+        score(site, service, deliver(site, later, f"{number}.csv", header), usecase)
+    assert [row.get("_asset", "no column") for row in service.rows[-2:]] == ["P-1", "no column"]
 
 
 def test_wide_rows_go_in_requests_that_the_service_takes(site):

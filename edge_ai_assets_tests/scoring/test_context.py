@@ -62,6 +62,8 @@ def test_a_time_is_the_same_moment(moment: datetime):
         ("_run", 17, "row 1: '_run' must be text of at most 200 characters, it is 17"),
         ("_run", "x" * 201, "row 1: '_run' must be text of at most 200"),
         ("_run", ["a"], "it is a list"),
+        ("_asset", 17, "row 1: '_asset' must be text of at most 200 characters, it is 17"),
+        ("_asset", "x" * 201, "row 1: '_asset' must be text of at most 200"),
         ("_row", -1, "row 1: '_row' must be a whole number from 0 to 2^63 - 1, it is -1"),
         ("_row", 2**63, "it is 9223372036854775808"),
         ("_row", 10**4000, "it is a whole number beyond 64 bits"),
@@ -96,6 +98,8 @@ def test_anything_is_either_kept_or_refused(name: str, value: Any):
         assert kept is None or type(kept) is (int if name == "_row" else str)
 
 
-@pytest.mark.parametrize(("name", "value"), [("_run", "x" * 200), ("_row", 0), ("_row", 2**63 - 1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("_run", "x" * 200), ("_asset", "x" * 200), ("_row", 0), ("_row", 2**63 - 1)]
+)
 def test_the_bounds_themselves_are_inside(name: str, value: Any):
     assert checked({name: [value]}, 1) == {name: [value]}

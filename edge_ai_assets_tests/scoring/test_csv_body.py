@@ -16,7 +16,7 @@ from edge_ai_assets.scoring.bodies.csv_body import answer, columns, feedback
 from edge_ai_assets.scoring.bodies.csv_table import BLOCK, MAX_RECORD
 from edge_ai_assets.scoring.contract import Contract, Input
 from edge_ai_assets.scoring.refused import Refused
-from edge_ai_assets.scoring.requests import MAX_ROWS
+from edge_ai_assets.scoring.requests import MAX_ROWS, FeedbackItem
 from edge_ai_assets_tests.tiny_model import INPUTS
 
 CONTRACT = Contract("tiny", INPUTS, 0.5, "fault")
@@ -60,13 +60,19 @@ def refusal(body, contract=FREE):
 
 
 def test_columns_come_by_name_whatever_their_order():
-    body = b"Pump type,_row,Temperature,_time,Pressure [bar],_run\nscrew,7,20.5,2026-01-31,1e1,a\n,,,,,\n"
+    body = b"Pump type,_row,Temperature,_time,Pressure [bar],_run,_asset\n"
+    body += b"screw,7,20.5,2026-01-31,1e1,a,P 1\n,,,,,,\n"
     inputs, context = columns(body, CONTRACT)
     assert inputs["Pump type"] == ["screw", None]
     np.testing.assert_array_equal(inputs["Temperature"], [20.5, np.nan])
     np.testing.assert_array_equal(inputs["Pressure [bar]"], [10, np.nan])
     assert inputs["Temperature"].dtype == np.float64
-    assert context == {"_row": [7, None], "_time": ["2026-01-31", None], "_run": ["a", None]}
+    assert context == {
+        "_row": [7, None],
+        "_time": ["2026-01-31", None],
+        "_run": ["a", None],
+        "_asset": ["P 1", None],
+    }
     assert CONTRACT.widened(inputs).shape == (2, 4)
 
 
@@ -128,7 +134,7 @@ def test_both_ways_to_split_agree(lines, end, final):
     for width in (1, 3):
 
         def split(how, width=width):
-            return {str(i): cells for i, cells in enumerate(how(text, ",", width))}, {}
+            return {str(i): cells for i, cells in enumerate(how(text.encode(), ",", width, MAX_ROWS))}, {}
 
         assert outcome(split, csv_table._plain) == outcome(split, csv_table._quoted)
 
@@ -257,7 +263,7 @@ def test_a_row_of_many_lines_is_limited_too():
 def test_the_length_of_the_header_is_limited():
     assert refusal(b"x" * (MAX_RECORD + 1)) == (
         422,
-        "the header has 65537 characters, at most 65536 are taken",
+        "the header has more than 65536 characters, at most so many are taken",
     )
 
 
@@ -282,12 +288,12 @@ def test_any_bytes_are_read_or_refused(body):
 def test_feedback_is_read_with_what_is_optional():
     body = b'correct,id,note,role\nTRUE,oslo/1,"a, b",operator\nno,oslo/2,,\n0,oslo/3,x,\n yes ,oslo/4,,\n'
     assert feedback(body) == [
-        {"id": "oslo/1", "correct": True, "note": "a, b", "role": "operator"},
-        {"id": "oslo/2", "correct": False},
-        {"id": "oslo/3", "correct": False, "note": "x"},
-        {"id": "oslo/4", "correct": True},
+        FeedbackItem("oslo/1", True, "a, b", "operator"),
+        FeedbackItem("oslo/2", False),
+        FeedbackItem("oslo/3", False, "x"),
+        FeedbackItem("oslo/4", True),
     ]
-    assert feedback(b"id;correct\noslo/1;1\n") == [{"id": "oslo/1", "correct": True}]
+    assert feedback(b"id;correct\noslo/1;1\n") == [FeedbackItem("oslo/1", True)]
 
 
 @pytest.mark.parametrize(
@@ -301,6 +307,11 @@ def test_feedback_is_read_with_what_is_optional():
         ),
         (b"id,correct\na,1\nb,perhaps\n", "row 1: 'correct' must be true or false, it is text 'perhaps'"),
         (b"id,correct\na,\n", "row 0: 'correct' must be true or false, it is empty: ''"),
+        (
+            b"id,correct,note\na,1,\nb,1," + b"x" * 501 + b"\n",
+            "row 1: Expected `str` of length <= 500 - at `$.note`",
+        ),
+        (b"id,correct\n" + b"a" * 101 + b",1\n", "row 0: Expected `str` of length <= 100 - at `$.id`"),
         (b"id,correct\na,2\n", "row 0: 'correct' must be true or false, it is a number '2'"),
     ],
 )

@@ -589,6 +589,27 @@ async def test_what_could_be_read_in_two_ways_is_refused_and_ends_the_connection
     assert stub.handled == [] and client.server.buffered == 0
 
 
+@pytest.mark.parametrize("codings", [b"gzip, chunked", b"gzip,chunked", b"identity, chunked"])
+@on_loop
+async def test_a_coding_that_is_not_known_is_not_taken_for_chunks_alone(stub: Stub, codings: bytes):
+    """RFC 9112, section 6.1: 501. Its chunks would be read as the body that they are the coded form of."""
+    client = FakeClient(fake_server(stub))
+    sent = b"POST /echo HTTP/1.1\r\nHost: site\r\nTransfer-Encoding: %b\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    await client.send(sent % codings + request("GET", "/smuggled"))
+    (reply,) = client.replies()
+    assert (reply.status, reply.headers["connection"]) == (501, "close") and client.ended
+    assert "chunked" in reply.json["error"] and stub.handled == []
+
+
+@on_loop
+async def test_an_answer_of_the_server_itself_is_in_the_log_by_its_request(stub: Stub, monkeypatch, caplog):
+    server = fake_server(stub)
+    monkeypatch.setattr(server, "most_connections", 0)
+    (reply,) = FakeClient(server).replies()
+    (record,) = caplog.records
+    assert reply.status == 503 and record.fields["request"] == reply.headers["x-request-id"]
+
+
 @on_loop
 async def test_chunks_in_http_1_0_are_refused(stub: Stub):
     client = FakeClient(fake_server(stub))
@@ -734,7 +755,7 @@ async def test_no_bytes_raise_or_hang_and_all_are_answered_or_wait_for_more(stub
             except AssertionError:
                 assert method == ["GET"]
         for reply in found:
-            assert reply.status in (100, 200, 400, 404, 405, 413, 417, 431, 500)
+            assert reply.status in (100, 200, 400, 404, 405, 413, 417, 431, 500, 501)
         refused += any(reply.status == 400 for reply in found)
         if not client.ended:
             client.connection.expire()
@@ -1253,6 +1274,22 @@ async def test_draining_answers_each_connection_once_more(stub: Stub):
         assert (last.status, last.headers["connection"]) == (200, "close")
         await stopping
         assert not running.server.connections
+
+
+@on_loop
+async def test_what_waits_to_be_accepted_when_it_ends_is_answered_too(stub: Stub):
+    """Closing a listener resets the connections that wait in its queue."""
+    async with Running(stub) as running:
+        waiting = [socket.create_connection(running.address) for _ in range(20)]
+        for client in waiting:
+            client.sendall(GET)
+        await ending(running, 10, 0.1)
+        for client in waiting:
+            with client:
+                (reply,) = replies(b"".join(iter(lambda: client.recv(1 << 16), b"")))  # noqa: B023
+            assert (reply.status, reply.headers["connection"]) == (200, "close")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(running.address)
 
 
 @on_loop

@@ -221,10 +221,16 @@ def test_what_rows_belong_to_comes_as_inputs(binary):
     context = [
         tensor("_time", "BYTES", ["2026-01-31T13:45:00", ""], binary=binary),
         tensor("_run", "BYTES", ["7", "8"], binary=binary),
+        tensor("_asset", "BYTES", ["P-1", ""], binary=binary),
         tensor("_row", "UINT32", [3, 4], binary=binary),
     ]
     request = send(*context, *whole(rows=2, binary=binary))
-    assert request.context == {"_time": ["2026-01-31T13:45:00", None], "_run": ["7", "8"], "_row": [3, 4]}
+    assert request.context == {
+        "_time": ["2026-01-31T13:45:00", None],
+        "_run": ["7", "8"],
+        "_asset": ["P-1", None],
+        "_row": [3, 4],
+    }
     assert all(type(row) is int for row in request.context["_row"])
     assert set(request.columns) == {"Pressure [bar]", "Temperature", "Pump type"}
 
@@ -683,7 +689,9 @@ def json_values(*special: Any) -> st.SearchStrategy[Any]:
     )
 
 
-names = st.sampled_from([*(item.name for item in MIXED.inputs), "features", "x0", "x1", "x2", "_row", "_run"])
+names = st.sampled_from(
+    [*(item.name for item in MIXED.inputs), "features", "x0", "x1", "x2", "_row", "_run", "_asset"]
+)
 tensors_of_any_kind = st.fixed_dictionaries(
     {
         "name": names | json_values("y"),

@@ -185,6 +185,25 @@ def test_without_tokens_nobody_is_asked_for_one():
         assert "security" not in each and "401" not in each["responses"]
 
 
+def test_the_outline_is_the_same_document_of_a_release_that_is_none():
+    outline, found = openapi.outline(), document()
+    validate(outline)
+    identities = [[each["operationId"] for *_, each in operations(of)] for of in (outline, found)]
+    assert identities[0] == identities[1]
+    assert found["info"]["description"] in outline["info"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "fits"),
+    [({}, True), ({"name": ""}, False), ({"datatype": ""}, False), ({"datatype": "FP23"}, False)],
+    ids=str,
+)
+def test_a_tensor_has_a_name_and_a_datatype_that_there_is(tensor, fits):
+    found = document()
+    given = {"name": "Temperature", "shape": [1], "datatype": "FP32", "data": [1.0]} | tensor
+    assert accepts(found, {"$ref": "#/components/schemas/InferenceRequest"}, {"inputs": [given]}) == fits
+
+
 def test_every_reference_leads_somewhere_and_every_schema_is_used():
     found = document()
     refs = set(re.findall(r'"\$ref": "#/([^"]*)"', json.dumps(found)))
@@ -296,14 +315,13 @@ def test_the_command_lines_on_the_page_send_the_examples(contract):
 
 
 def test_the_page_and_its_style_are_safe_to_show():
-    assets = docs_page.assets(document())
-    assert set(assets) == {"/docs", "/static/docs.css"}
-    for asset in assets.values():
+    page, style = docs_page.page(document()), docs_page.style()
+    for asset in (page, style):
         headers = dict(asset.headers)
         policy = headers[b"content-security-policy"].decode()
         assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy and "http" not in policy
         assert headers[b"etag"].startswith(b'"') and headers[b"cache-control"] == b"no-cache"
-    style = assets["/static/docs.css"].body.decode()
-    assert "url(" not in style and "@import" not in style and "prefers-color-scheme: dark" in style
-    assert docs_page.page(document()) == assets["/docs"]  # the same document gives the same ETag
+    text = style.body.decode()
+    assert "url(" not in text and "@import" not in text and "prefers-color-scheme: dark" in text
+    assert docs_page.page(document()) == page  # the same document gives the same ETag

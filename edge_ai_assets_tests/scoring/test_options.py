@@ -10,17 +10,18 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_ai_assets.scoring import arguments, serve, supervisor
 from edge_ai_assets.scoring import options as module
-from edge_ai_assets.scoring import serve, supervisor
 from edge_ai_assets.scoring.options import FILE, Exposed, OptionsError, listen, read
 from edge_ai_assets.scoring.tls import TlsError
 from edge_ai_assets.scoring.tokens import TokensError, add
+from edge_ai_assets.usecase import SiteName
 from edge_ai_assets_tests.scoring.processes import SERVE, environment_of
 
 LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1", "localhost"]
@@ -173,7 +174,7 @@ paths = st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1).ma
 @given(st.sampled_from([*LOOPBACK, *OTHERS]), paths, paths, paths, st.booleans())
 def test_a_serving_process_is_told_the_same(host: str, certificate: Any, key: Any, tokens: Any, proxy: bool):
     exposed = Exposed(host, 0, certificate, key, tokens, proxy)
-    told = serve._parser().parse_args(["--release", "r", *exposed.arguments()])
+    told = arguments.parser().parse_args(["--release", "r", *exposed.arguments()])
     assert (told.host, told.tls_certificate, told.tls_key) == (host, certificate, key)
     assert (told.tokens, told.behind_proxy) == (tokens, proxy)
 
@@ -212,7 +213,7 @@ def test_a_port_that_will_be_free_in_a_moment_is_waited_for(monkeypatch: pytest.
 
 
 def doors(*options: str) -> list[serve.Door]:
-    return serve._doors(serve._parser().parse_args(["--release", "r", "--port", "0", *options]))
+    return serve._doors(arguments.parser().parse_args(["--release", "r", "--port", "0", *options]))
 
 
 def close(found: list[serve.Door]) -> None:
@@ -277,20 +278,51 @@ def test_guards_that_cannot_be_used_are_refused(tmp_path: Path):
 
 
 WRONG_WAYS: list[tuple[list[str], str]] = [
-    (["--workers", "0"], "must be at least 1"),
-    (["--workers", "two"], "invalid"),
-    (["--quota", "-1"], "must be at least 1"),
-    (["--port", "http"], "invalid int"),
+    (["--workers", "0"], "--workers: must be a whole number from 1 to 64, it is '0'"),
+    (["--workers", "two"], "--workers: must be a whole number from 1 to 64, it is 'two'"),
+    (["--workers", "65"], "--workers: must be"),
+    (["--quota", "-1"], "--quota: must be a whole number from 1 to"),
+    (["--port", "http"], "--port: must be a whole number from 0 to 65535"),
+    (["--port", "70000"], "--port: must be a whole number from 0 to 65535, it is '70000'"),
+    (["--port", "²"], "--port: must be"),
+    (["--version", "-5"], "--version: must be a whole number from 0 to 999999999"),
+    (["--version", "9" * 5000], "--version: must be"),
+    (["--site", ""], "--site: must be 1 to 64 letters"),
+    (["--site", 'a,"b'], "--site: must be"),
+    (["--site", "a" * 65], "--site: must be"),
+    (["--site", "a\n"], "--site: must be"),
+    (["--release-id", "x\r\nset-cookie: a=b"], "--release-id: a digest is"),
+    (["--release-id", ""], "--release-id: a digest is"),
     (["--also", "folder", "digest"], "expected 3 arguments"),
+    (["--also", "folder", "digest", "x"], "--also: must be a whole number from 0 to"),
+    (["--also", "folder", "a b", "1"], "--also: a digest is"),
+    (["--release", "nowhere"], "--release: there is no nowhere/model.onnx"),
+    (["--outbox", "nowhere/outbox.db"], "--outbox: there is no folder /"),
     (["--unknown"], "unrecognized"),
 ]
 
 
-@pytest.mark.parametrize(("options", "reason"), WRONG_WAYS)
-def test_a_wrong_command_line_is_told_how_it_should_be(options: list[str], reason: str, capsys: Any):
+@pytest.mark.parametrize(("options", "reason"), WRONG_WAYS, ids=lambda value: str(value)[:40])
+def test_a_wrong_command_line_is_told_in_one_line_how_it_should_be(
+    release: Path, options: list[str], reason: str, capsys: Any
+):
     with pytest.raises(SystemExit) as ended:
-        serve._parser().parse_args(["--release", "r", *options])
-    assert ended.value.code == 2 and reason in capsys.readouterr().err
+        serve.main(["--release", str(release), *options])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and reason in line and line.startswith("edge-ai serve: ")
+
+
+def test_a_right_command_line_is_read(release: Path, tmp_path: Path):
+    given = ["--site", "Bergen-1.a_b", "--version", "999999999", "--port", "0", "--workers", "64"]
+    given += ["--outbox", str(tmp_path / "outbox.db"), "--also", "former", "sha256:aa", "3"]
+    found = arguments.parsed(["--release", str(release), *given])
+    assert (found.site, found.version, found.port, found.workers) == ("Bergen-1.a_b", 999_999_999, 0, 64)
+    assert found.also == [(Path("former"), "sha256:aa", 3)]
+
+
+def test_a_site_may_be_called_what_a_use_case_may_call_it():
+    patterns = [each.pattern for each in get_args(SiteName)[1].metadata if hasattr(each, "pattern")]
+    assert patterns == [f"^{arguments.SITE.pattern}$"]
 
 
 def other_address(tmp_path: Path) -> list[str]:
@@ -315,8 +347,9 @@ def no_address(tmp_path: Path) -> list[str]:
     return ["--port", "1", "--host", "192.0.2.1", "--behind-proxy"]  # no address of this machine
 
 
-def outbox_elsewhere(tmp_path: Path) -> list[str]:
-    return ["--outbox", str(tmp_path / "nowhere" / "outbox.db")]
+def no_outbox(tmp_path: Path) -> list[str]:
+    (tmp_path / "text").write_text("no outbox")
+    return ["--outbox", str(tmp_path / "text")]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +360,7 @@ def outbox_elsewhere(tmp_path: Path) -> list[str]:
         (no_tokens, "tokens cannot be read"),
         (half_tls, "tls_certificate and tls_key go together"),
         (no_address, "Cannot assign requested address"),
-        (outbox_elsewhere, "the outbox cannot be opened"),
+        (no_outbox, "the outbox cannot be opened"),
     ],
 )
 def test_the_command_ends_with_1_and_one_line_that_says_why(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from edge_ai_assets.scoring import answers as written
 from edge_ai_assets.scoring import requests
 from edge_ai_assets.scoring.answers import Answer, Head
+from edge_ai_assets.scoring.bodies import csv_body, json_body
 from edge_ai_assets.scoring.bodies.json_body import JsonReader
+from edge_ai_assets.scoring.context import CONTEXT
 from edge_ai_assets.scoring.contract import Contract, ContractError, Input
 from edge_ai_assets.scoring.refused import Refused
 from edge_ai_assets.scoring.requests import FeedbackItem, Rows
@@ -63,11 +66,10 @@ more = {
     "_time": st.none() | st.datetimes(timezones=st.none() | st.timezones()).map(datetime.isoformat) | texts,
     "_run": st.none() | st.text(max_size=4),
     "_row": st.none() | st.integers(0, 2**63),
+    "_asset": st.none() | st.text(max_size=4) | st.just("x" * 201),
 }
 record = st.fixed_dictionaries(good, optional=more)
-odd = st.dictionaries(
-    st.sampled_from([*NAMES, "_time", "_run", "_row"]) | st.text(max_size=3), anything, max_size=5
-)
+odd = st.dictionaries(st.sampled_from([*NAMES, *CONTEXT]) | st.text(max_size=3), anything, max_size=5)
 records = st.lists(record | record | odd, max_size=4)
 
 
@@ -76,7 +78,7 @@ def by_columns(draw: Any) -> Any:
     size = draw(st.integers(0, 3))
     many = {name: st.lists(of, min_size=size, max_size=size) for name, of in good.items()}
     some = {name: st.lists(of, min_size=size, max_size=size) for name, of in more.items()}
-    context = {name: some.pop(name) for name in ("_time", "_run", "_row")}
+    context = {name: some.pop(name) for name in CONTEXT}
     columns = draw(st.fixed_dictionaries(many, optional=some))
     if draw(st.integers(0, 5)) == 0:
         columns |= draw(
@@ -109,6 +111,16 @@ bodies = (
 def test_the_fast_way_says_what_the_explained_one_says(body: Any, compact: bool):
     data = json.dumps(body, separators=(",", ":") if compact else None).encode()
     assert outcome(READER.read, data) == outcome(READER.explained, data)
+
+
+def test_a_request_without_plant_assets_is_what_it_was_before_there_were_any():
+    """Its fingerprint, and the block that it becomes."""
+    known = RECORD | {"_time": None, "_run": "r", "_row": 3}
+    for records in ([known], [known, RECORD], [known | {"_asset": None}]):
+        rows = READER.read(msgspec.json.encode({"records": records}))
+        assert list(rows.context) == ["_time", "_run", "_row"]
+    rows = READER.read(msgspec.json.encode({"records": [RECORD, RECORD | {"_asset": "P-1"}]}))
+    assert rows.context["_asset"] == [None, "P-1"]
 
 
 @settings(max_examples=300)
@@ -184,6 +196,93 @@ def test_good_bodies_are_read_the_fast_way(monkeypatch):
     reader = JsonReader(CONTRACT)
     assert reader.read(json.dumps({"records": [RECORD | {"_row": 1}]}).encode()).number == 1
     assert reader.read(json.dumps({"columns": COLUMNS}, separators=(",", ":")).encode()).number == 2
+
+
+KEYED = [
+    b'{"records":[{"Pressure [bar]":1,"Temperature":2,"Pump type":"screw","_run":"r"}]}',
+    b'{"columns":{"Pressure [bar]":[1],"Temperature":[2],"Pump type":["screw"]},"context":{"_run":["r"]}}',
+    b'{"columns":{"Pressure [bar]":[1],"Temperature":[2],"Pump type":["screw"]},'
+    b'"context":{"_asset":[null],"_run":["r"],"_time":[null]}}',
+]
+
+
+def test_a_request_is_known_again_however_its_context_is_written():
+    found = {requests.fingerprint(READER.read(body), CONTRACT) for body in KEYED}
+    # As it was before _asset could be given: a key that was used then is still known.
+    assert [each.hex() for each in found] == ["cf0e803deffa6e310bd63ac161364569"]
+    bare = [body.replace(b'"r"', b"null") for body in KEYED]
+    (nothing,) = {requests.fingerprint(READER.read(body), CONTRACT) for body in bare}
+    assert nothing not in found
+    other = {requests.fingerprint(READER.read(body.replace(b'"r"', b'"s"')), CONTRACT) for body in KEYED}
+    assert len(other) == 1 and not other & found
+
+
+HUGE = 32 * 1024 * 1024
+
+
+def filled(head: bytes, piece: bytes, tail: bytes) -> bytes:
+    return head + piece * ((HUGE - len(head) - len(tail)) // len(piece)) + piece.rstrip(b",") + tail
+
+
+_INPUTS = b'"Pressure [bar]":1,"Temperature":2,"Pump type":null'
+_ONE = Contract("one", (Input("x", "number", "", "x"),), 0.5, "fault")
+_MANY = Contract("many", tuple(Input(f"x{i}", "number", "", f"x{i}") for i in range(200)), 0.5, "fault")
+_ODD = Contract("odd", (Input("x\\", "number", "", "x\\"),), 0.5, "fault")
+
+
+@pytest.mark.parametrize(
+    ("contract", "parts"),
+    [
+        pytest.param(CONTRACT, (b'{"records":[', b"{},", b"]}"), id="records of nothing"),
+        pytest.param(_ODD, (b'{"records":[', b"{},", b"]}"), id="records, explained"),
+        pytest.param(_ONE, (b'{"records":[', b'{"x":1},', b"]}"), id="good records"),
+        pytest.param(CONTRACT, (b'{"columns":{"Temperature":[', b"[],", b"]}}"), id="lists in a column"),
+        pytest.param(_ONE, (b'{"columns":{"x":[', b"[],", b"]}}"), id="lists in a column of numbers"),
+        pytest.param(CONTRACT, (b'{"columns":{"Temperature":[', b"[[]],", b"]}}"), id="nested lists"),
+        pytest.param(CONTRACT, (b'{"columns":{"Pump type":[', b'"",', b"]}}"), id="texts"),
+        pytest.param(CONTRACT, (b'{"columns":{"Pump type":[', b'"a,",', b"]}}"), id="texts with commas"),
+        pytest.param(_ONE, (b'{"columns":{"x":[', b"1,", b"]}}"), id="numbers"),
+        pytest.param(_MANY, (b'{"columns":{"x0":[', b"1,", b"]}}"), id="numbers, of many inputs"),
+        pytest.param(_ONE, (b'{"columns":{"x":[1]},"context":{"_row":[', b"1,", b"]}}"), id="row numbers"),
+        pytest.param(CONTRACT, (b'{"records":[{%b,"_time":[' % _INPUTS, b"[],", b"]}]}"), id="times"),
+        pytest.param(CONTRACT, (b'{"records":[{%b,"_run":[' % _INPUTS, b"{},", b"]}]}"), id="runs"),
+        pytest.param(CONTRACT, (b'{"records":[{', b'"a":1,', b'"a":1}]}'), id="one name often"),
+    ],
+)
+def test_a_body_takes_no_more_memory_than_a_good_one(contract: Contract, parts: tuple[bytes, bytes, bytes]):
+    body, reader = filled(*parts), JsonReader(contract)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused) as caught:
+            reader.read(body)
+        assert caught.value.status == 413
+        assert tracemalloc.get_traced_memory()[1] < 8 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_marks_within_texts_are_not_counted():
+    texts = ['{[,"\\'] * 70_000
+    body = json.dumps(
+        {"columns": {"Pressure [bar]": [1] * 70_000, "Temperature": [2] * 70_000, "Pump type": texts}}
+    )
+    assert READER.read(body.encode()).texts["Pump type"] == texts
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_feedback_takes_no_more_memory_than_may_be_given(form: str):
+    if form == "json":
+        body = filled(b'{"items":[', b'{"id":"b/1","correct":true},', b"]}")
+    else:
+        body = filled(b"id,correct\n", b"b/1,true\n", b"")
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused) as caught:
+            (json_body if form == "json" else csv_body).feedback(body)
+        assert caught.value.status == 413
+        assert tracemalloc.get_traced_memory()[1] < 8 * 1024 * 1024 + 3 * len(body) * (form == "csv")
+    finally:
+        tracemalloc.stop()
 
 
 def test_made_up_names_take_no_square_of_memory():

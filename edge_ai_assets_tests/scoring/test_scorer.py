@@ -96,7 +96,8 @@ class Site:
 
     async def alone(self, rows: Rows, **known: Any) -> Answer:
         """One large request, a byte a row."""
-        _, answer = await self.scorer.score(lambda: rows, rows.number, **known)
+        with self.scorer.holding(rows.number):
+            _, answer = await self.scorer.score(lambda: rows, **known)
         return answer
 
     async def together(self, *requests: Rows) -> list[Answer | Exception]:
@@ -290,8 +291,8 @@ async def test_a_large_request_is_read_where_it_is_scored_and_one_that_cannot_be
         threads.append(threading.current_thread())
         raise Refused(400, "no JSON")
 
-    with pytest.raises(Refused, match="no JSON"):
-        await site.scorer.score(unreadable, 9)
+    with pytest.raises(Refused, match="no JSON"), site.scorer.holding(9):
+        await site.scorer.score(unreadable)
     await site.alone(read(RECORD))
     assert site.scorer.waiting == 0 and set(threads) <= site.model.threads and len(site.disk.rows()) == 1
 
@@ -324,6 +325,23 @@ async def test_outside_of_training_is_marked(temperature: float | None, outside:
     site = Site()
     (answer,) = await site.together(read(RECORD | {"Temperature": temperature}))
     assert answer.outside == [outside] == [row.outside for row in site.disk.rows()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "outside", "missing"),
+    [("screw", False, 0), ("screwe", True, 0), ("", False, 1), (None, False, 1)],
+)
+@on_loop
+async def test_a_category_that_training_did_not_know_is_outside_of_it(
+    kind: str | None, outside: bool, missing: int
+):
+    site = Site()
+    alone, beside = await site.together(read(RECORD | {"Pump type": kind}), read(RECORD, RECORD))
+    assert alone.outside == [outside] and beside.outside == [False, False]
+    assert [row.outside for row in site.disk.rows()] == [outside, False, False]
+    (worker,) = site.metrics._workers()
+    assert worker.values["edge_ai_outside_values", ("Pump type",)] == [float(outside)]
+    assert worker.values["edge_ai_missing_values", ("Pump type",)] == [float(missing)]
 
 
 @on_loop

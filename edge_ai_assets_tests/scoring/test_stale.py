@@ -30,7 +30,8 @@ def test_it_stops_and_says_why_and_all_else_goes_on(site):
     note(site, PAST, "stop")
     site.app._lease._next = 0.0  # as if the seconds had passed after which it looks again
     refused = site.score({"records": [RECORD]})
-    assert refused.status == 503 and "trust lease" in refused.json["error"]
+    assert (refused.status, refused.headers["retry-after"]) == (503, "60")
+    assert "trust lease" in refused.json["error"]
     feedback = {"score_id": "bergen/1", "verdict": "wrong"}
     assert site.call("GET", "/v1/status").status == 200
     assert site.call("GET", "/health/ready").status == 200

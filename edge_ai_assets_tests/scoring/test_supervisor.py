@@ -198,7 +198,7 @@ def test_a_broken_release_leaves_the_other_serving(folder: Path, releases: list[
 def test_a_first_release_that_is_broken_is_told_and_nothing_stays(
     folder: Path, tmp_path: Path, releases: list[Path]
 ):
-    with pytest.raises(DeploymentFailed, match=r"contract cannot be read.*no release serves"):
+    with pytest.raises(DeploymentFailed, match=r"there is no .*no release serves"):
         deploy(folder, 1, tmp_path / "nowhere")
     wait(lambda: not files.supervised(folder))
     assert supervisor.status(folder) is None

@@ -178,6 +178,30 @@ def test_a_signal_drains_what_is_under_way_and_ends_with_0(start, number):
     assert not list(service.log.parent.glob("edge-ai-counters-*"))
 
 
+def test_when_it_ends_nobody_is_let_in_to_wait_for_nothing(start):
+    """The process that keeps the workers has the listener, too, and accepts nothing."""
+    service = start(workers=2)
+    where = urlsplit(service.url)
+    head = f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+    with socket.create_connection((where.hostname, where.port), timeout=60) as under_way:
+        under_way.sendall(head + BODY[:5])
+        wait(lambda: accepted(under_way))
+        service.process.send_signal(signal.SIGTERM)
+
+        def refused() -> bool:
+            try:
+                ask(service.url, "/health/live")
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        wait(refused)
+        assert service.process.poll() is None
+        under_way.sendall(BODY[5:])
+        assert answered(under_way).headers["connection"] == "close"
+    assert service.process.wait(60) == 0
+
+
 def test_a_signal_to_all_of_them_at_once_ends_it_as_well(start):
     """As systemd sends it, and a terminal."""
     service = start()
@@ -242,6 +266,7 @@ def test_no_worker_outlives_the_one_that_keeps_them(start, stopped):
         connection.close()
     with pytest.raises(ConnectionRefusedError):
         ask(service.url, "/health/live")
+    assert not list(service.log.parent.glob("edge-ai-counters-*"))
 
 
 def test_the_service_ends_with_the_one_that_started_it(release, tmp_path):
@@ -336,11 +361,11 @@ def in_process(play: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_a_signal_while_one_is_replaced_is_no_failure(monkeypatch):
+def test_a_signal_while_one_is_replaced_is_no_failure(tmp_path):
     """The new one ends before it is ready, since it was told to: that is how it should be."""
 
     def play() -> int:
-        keeper = Workers(serving)
+        keeper = Workers(serving, [], tmp_path)
         start = keeper._start
         starts = []
 
@@ -375,9 +400,36 @@ def test_told_to_end_right_after_a_handover_it_waits_for_no_idle_connection(tmp_
         assert time.monotonic() - began < HANDING_OVER.seconds
 
 
-def test_a_signal_when_one_has_just_ended_reaches_the_others():
+def test_a_child_that_is_none_of_them_is_not_replaced(monkeypatch, tmp_path):
+    """The first process of a container is given the orphans of all others."""
+
     def play() -> int:
-        keeper = Workers(serving)
+        keeper = Workers(serving, [], tmp_path)
+        start, wait = keeper._start, os.wait
+        starts, ended = [], []
+
+        def begin() -> bool:
+            starts.append(1)
+            return start()
+
+        def next_one() -> tuple[int, int]:
+            if not ended and os.fork() == 0:
+                os._exit(0)
+            if ended:
+                keeper._end(signal.SIGTERM)
+            ended.append(wait())
+            return ended[-1]
+
+        keeper._start = begin  # type: ignore[method-assign]
+        monkeypatch.setattr(os, "wait", next_one)
+        return len(starts) if keeper.run(2, None) == 0 else 99
+
+    assert in_process(play) == 2
+
+
+def test_a_signal_when_one_has_just_ended_reaches_the_others(tmp_path):
+    def play() -> int:
+        keeper = Workers(serving, [], tmp_path)
         keeper._ready = {2**22 + 1}  # no process has such a number
         keeper._end(signal.SIGTERM)
         return 0

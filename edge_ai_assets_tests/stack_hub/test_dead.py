@@ -103,8 +103,8 @@ def test_a_try_that_is_killed_leaves_nothing_behind(home, site, monkeypatch):
 def test_scores_that_this_version_cannot_read_stay_with_the_reason(site):
     with Outbox(site.outbox) as outbox:
         score(outbox)
-        outbox._db.execute("UPDATE scores SET schema = 99 WHERE sequence = 5")
         outbox.dispose("quarantined", {"record schema 99 is not known": [5]})
+        outbox._db.execute("UPDATE scores SET schema = 99 WHERE sequence = 5")
     again = dead.retry(site, False)
     assert again.scores == 0 and "record schema 99 is not known" in again.left[0]
     assert dead.look(site, False).scores == {"record schema 99 is not known": 1}

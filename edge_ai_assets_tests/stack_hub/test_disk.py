@@ -95,7 +95,7 @@ def test_the_journal_of_a_whole_day_is_unfolded_within_the_quota(tmp_path):
 @pytest.mark.parametrize("when_full", ["expire", "refuse"])
 def test_under_a_policy_that_lists_nothing_the_outbox_never_fills(tmp_path, when_full):
     """No package is made, and so none acknowledged."""
-    returns = Returns(when_full=when_full).model_copy(update={"quota_megabytes": 4})
+    returns = Returns(when_full=when_full).model_copy(update={"quota_megabytes": 1})
     ship = Ship(tmp_path, returns, random.Random(1))
     ship.usecase = usecase.loads(USECASE % "[]")
     for _ in range(60):

@@ -7,11 +7,13 @@ from edge_ai_assets import keys, runs, usecase
 from edge_ai_assets.home import Home
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.returns import clock
+from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.stack_hub import automation, connecting, waiting
 from edge_ai_assets.stack_hub.automation import BATCH, LOOK, something_waits
 from edge_ai_assets.stack_hub.fleet import RANGE_END, RANGE_START
 from edge_ai_assets.stack_hub.looking import next_in_turn
-from edge_ai_assets.usecase import Site
+from edge_ai_assets.usecase import Road, Site
+from edge_ai_assets_tests.parcels import seal
 
 
 @dg.asset(partitions_def=SITES, backfill_policy=dg.BackfillPolicy.single_run())
@@ -260,6 +262,19 @@ class TestAnOddSite:
         (home.site(names[0]).media / "a.bundle").symlink_to("/nowhere")
         (home.site(names[1]).media / "a.bundle").write_bytes(b"x")
         assert tick(something_waits("w", JOB, home, CASE, waiting.bundles, ""), instance)[0] == names
+
+
+def test_packages_of_before_the_queue_are_asked_for_and_others_are_the_function_s(instance, home):
+    names = register(instance, 3)
+    for name in names[:2]:
+        home.site(name).root.mkdir(parents=True)
+        with Outbox(home.site(name).outbox) as outbox:
+            if name == names[1]:
+                seal(outbox, home.site(name).spool, name, [10])
+    case = PUMPS.model_copy(update={"sites": tuple(Site(name=name, road=Road.QUEUE) for name in names)})
+    sensor = automation.packages_waiting(JOB, home, case, keys.SITE_UPLOAD)
+    result_of(sensor, instance)  # it probes
+    assert tick(sensor, instance)[0] == [names[1]]
 
 
 class TestChangesOfALink:

@@ -14,6 +14,7 @@ from edge_ai_assets.delivery.errors import DeliveryError, MissingError
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
 from edge_ai_assets.partitions import SITES
+from edge_ai_assets.profiles import StackHubProfile
 from edge_ai_assets.returns.outbox.outbox import Feedback, Outbox, OutboxError, PackageRow
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.runtimes import choice
@@ -22,11 +23,13 @@ from edge_ai_assets.scoring import batch, folder, supervisor
 from edge_ai_assets.scoring.batch import FileScored
 from edge_ai_assets.scoring.client import ServiceError
 from edge_ai_assets.scoring.folder import Failure, Release, Status, Wish
-from edge_ai_assets.stack_hub import delivery, provision, returning, scoring, waiting
+from edge_ai_assets.stack_hub import connecting, delivery, provision, returning, scoring, waiting
 from edge_ai_assets.stack_hub.assets import scores
+from edge_ai_assets.stack_hub.far_ends import FarEnds
 from edge_ai_assets.stack_hub.scoring import NotServing
 from edge_ai_assets.usecase import Road
 from edge_ai_assets_tests import blocks
+from edge_ai_assets_tests.parcels import seal
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 LOG = logging.getLogger(__name__)
@@ -335,6 +338,27 @@ class TestReturning:
         left = returning.let_leave(site, usecase.loads(USECASE.format(road="queue")), home.uplink)
         assert (left.names, left.bytes, left.waiting, left.interrupted) == ([], 0, 4, None)
         assert returning.counts(site) == before and not home.uplink.exists()
+
+    def test_what_was_sealed_before_the_road_was_the_queue_is_sent_by_the_site(self, home, site):
+        """Azure merges nothing of the function's before it."""
+        case = usecase.loads(USECASE.format(road="queue"))
+        with Outbox(site.outbox) as outbox:
+            rows = seal(outbox, site.spool, "north", [10, 20])
+        Link(site.root).cut()
+        assert "down" in returning.let_leave(site, case, home.uplink).interrupted
+        Link(site.root).restore()
+        assert returning.let_leave(site, case, home.uplink).names == [row.name for row in rows]
+        assert not connecting.unsent(site)
+        assert returning.let_leave(site, case, home.uplink).names == []
+
+    def test_with_a_real_queue_and_no_uplink_it_has_to_be_carried(self, home, site):
+        with Outbox(site.outbox) as outbox:
+            seal(outbox, site.spool, "north", [10])
+        ends = {"queues": "https://a.queue.hub.example", "blobs": "https://a.blob.hub.example"}
+        queue = {"queue": {**ends, "credential": {"key": {"env": "NOT_ASKED_FOR"}}}}
+        far = FarEnds(StackHubProfile.model_validate(queue))
+        left = returning.let_leave(site, usecase.loads(USECASE.format(road="queue")), home.uplink, far)
+        assert not left.names and "edge-ai returns export --site north" in left.interrupted
 
     def test_what_may_not_leave_is_counted_though_nothing_is_packed(self, site, serving):
         scored(site, 5)

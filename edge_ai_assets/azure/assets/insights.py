@@ -120,15 +120,16 @@ def insights(
     usecase: dg.ResourceParam[UseCase],
     mirror: dg.ResourceParam[HomeMirror],
 ):
-    """Insights by day, site and release, and the star about them for Power BI. Only days that received
-    something are computed again."""
+    """Insights by day, site, release and plant asset, if the use case names such, and the star about them for
+    Power BI. Only days that received something are computed again."""
     from edge_ai_assets.azure import arrivals, gold, gold_star
     from edge_ai_assets.delivery import pack
     from edge_ai_assets.returns.inbox import daily
 
     if _held_back(context, home, usecase):
         return
-    done = daily.refresh(home.tables)
+    by_asset = usecase.plant_asset is not None
+    done = daily.refresh(home.tables, assets=by_asset)
     releases = pack.known(home.registry, home.keys)
     numbers = {one.image: one.version for one in releases}
     rings = {site.name: str(site.ring) for site in usecase.sites}
@@ -136,7 +137,8 @@ def insights(
         home.tables, releases, arrivals.watermarks(home, usecase), rings, datetime.now(UTC).date()
     )
     facts = gold.read(home.tables, daily.NAME, gold_star.schema(daily.NAME))
-    order = [(name, "descending") for name in ("day", "site", "release")]
+    key = ["day", "site", "release", *(["asset"] if by_asset else ())]
+    order = [(name, "descending") for name in key]
     newest = [
         {**row, "day": str(row["day"]), "release": numbers.get(row["release"])}
         for row in facts.sort_by(order).slice(0, 20).to_pylist()
@@ -150,12 +152,26 @@ def insights(
             "days_computed": done.days_computed,
             "days": done.days,
             "by_site": table(done.by_site, "site", "insights"),
-            "newest": records(newest, ["day", "site", "release", "insights", "anomalies", "mean_score"]),
+            "newest": records(newest, [*key, "insights", "anomalies", "mean_score"]),
+            **({"by_asset": _assets(facts)} if by_asset else {}),
             "path": dg.MetadataValue.path(home.tables / daily.NAME),
             "star": table(star, "table", "rows"),
             **mirror.push(home.tables / gold_star.FOLDER),
         }
     )
+
+
+def _assets(facts: Any) -> dg.TableMetadataValue:
+    """The plant assets with most anomalies, of the daily table."""
+    import duckdb
+
+    from edge_ai_assets.returns.inbox import daily
+
+    columns = ["site", "asset", "scored", "insights", "anomalies"]
+    with duckdb.connect() as db:
+        db.register("daily", facts)
+        found = db.execute(daily.ASSETS, [20]).fetchall()
+    return records([dict(zip(columns, row, strict=True)) for row in found], columns)
 
 
 @dg.asset(
@@ -209,10 +225,13 @@ def feedback(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     ],
 )
 def drift(
-    home: dg.ResourceParam[Home], usecase: dg.ResourceParam[UseCase], mirror: dg.ResourceParam[HomeMirror]
+    context: dg.AssetExecutionContext,
+    home: dg.ResourceParam[Home],
+    usecase: dg.ResourceParam[UseCase],
+    mirror: dg.ResourceParam[HomeMirror],
 ):
     """How far each site's readings have moved from the champion's training data, seen in histograms and
-    sketches, not in rows."""
+    sketches, not in rows. What of it is for Power BI waits while nothing is to be published."""
     from edge_ai_assets.azure import gold, gold_star, watch
     from edge_ai_assets.delivery import pack
     from edge_ai_assets.ml import plots
@@ -221,7 +240,8 @@ def drift(
     drifted = sorted(site.name for site in seen if site.verdict.drifted)
     worst = max(seen, key=lambda site: (site.verdict.share, site.nearest[1]), default=None)
     newest = pack.newest(home.registry, home.keys)
-    if newest:
+    published = not _held_back(context, home, usecase)
+    if newest and published:
         gold.record_drift(home.tables, newest.image, seen, datetime.now(UTC).date())
     metadata: dict[str, Any] = {
         "sites_judged": len(seen),
@@ -247,7 +267,7 @@ def drift(
         "release": newest.version if newest else 0,
         watch.RELEASE: newest.image if newest else "",
         watch.SITES: drifted,
-        **mirror.push(home.tables / gold_star.FACT_DRIFT),
+        **(mirror.push(home.tables / gold_star.FACT_DRIFT) if published else {}),
     }
     if worst:
         png = plots.drift(worst.name, worst.verdict, worst.references, worst.counts)

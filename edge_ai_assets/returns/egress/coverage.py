@@ -15,7 +15,7 @@ from typing import Self
 
 import msgspec
 
-from edge_ai_assets.returns.egress.ledger import Entry, entries
+from edge_ai_assets.returns.egress.ledger import MEDIA, Entry, LedgerError, entries
 from edge_ai_assets.returns.outbox.outbox import Outbox, PackageRow
 
 ROWS = """
@@ -28,6 +28,9 @@ NAMED = 20
 OF = """
 SELECT first, last, lines, bytes, began, ended, policy, destination FROM runs
 WHERE package = ? AND digest = ? ORDER BY first"""
+
+RANGES = """
+SELECT first, last FROM runs WHERE package = ? AND digest = ? AND destination GLOB ? ORDER BY first"""
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -94,12 +97,18 @@ def _all(outbox: Outbox | None) -> Iterator[PackageRow]:
 class Coverage:
     """A ledger that was read and checked; a context manager.
 
+    Args:
+        path: of the ledger.
+        as_far: read it as far as the chain holds; `error` then says where it breaks.
+
     Raises:
-        LedgerError: the chain is broken.
+        LedgerError: the chain is broken, without `as_far`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, as_far: bool = False) -> None:
         self.lines = 0
+        self.error: LedgerError | None = None
+        self._as_far = as_far
         self._db = sqlite3.connect("", isolation_level=None)  # a temporary file, gone when it is closed
         try:
             self._db.execute(ROWS)
@@ -129,24 +138,16 @@ class Coverage:
 
     def of(self, package: str, digest: str) -> Left | None:
         """What left of a package's file; None when nothing did."""
-        query = (
-            "SELECT first, last, lines, bytes, began, ended, policy, destination FROM runs WHERE package = ?"
-        )
-        runs = self._db.execute(f"{query} AND digest = ? ORDER BY first", (package, digest)).fetchall()
+        runs = self._db.execute(OF, (package, digest)).fetchall()
         if not runs:
             return None
-        covered = 0
-        for first, last, *_ in runs:
-            if first > covered:
-                break
-            covered = max(covered, last)
-        _, _, lines, size, began, ended, policies, destinations = zip(*runs, strict=True)
+        firsts, lasts, lines, size, began, ended, policies, destinations = zip(*runs, strict=True)
         return Left(
             package,
             digest,
             sum(lines),
             sum(size),
-            covered,
+            _from_start(zip(firsts, lasts, strict=True)),
             min(began),
             max(ended),
             sorted(set(policies)),
@@ -162,19 +163,30 @@ class Coverage:
             yield left
 
     def missing(self, packages: Iterable[PackageRow]) -> Iterator[PackageRow]:
-        """Those packages that count as sent or carried away although the ledger does not cover them."""
+        """Those packages that count as sent or carried away although the ledger does not cover them: by lines
+        of a medium those that were put on one, by any lines the others, whose acknowledgement may have come
+        whatever road they took."""
         for package in packages:
             if package.uploaded_at is None and package.exported_at is None:
                 continue
-            left = self.of(package.name, package.digest)
-            if left is None or left.covered < package.bytes:
+            where = f"{MEDIA}*" if package.exported_at is not None else "*"
+            ranges = self._db.execute(RANGES, (package.name, package.digest, where))
+            if _from_start(ranges) < package.bytes:
                 yield package
+
+    def _held(self, lines: Iterable[Entry]) -> Iterator[Entry]:
+        try:
+            yield from lines
+        except LedgerError as error:
+            if not self._as_far:
+                raise
+            self.error = error
 
     def _runs(self, lines: Iterable[Entry]) -> Iterator[tuple[str | int, ...]]:
         """Lines that follow each other within a file, as one row."""
         run: list[int] = []
         whose: tuple[str, str, str, str] | None = None
-        for entry in lines:
+        for entry in self._held(lines):
             self.lines += 1
             about = (entry.package, entry.digest, entry.policy, entry.destination)
             if about == whose and run[0] <= entry.first <= run[1]:
@@ -187,3 +199,13 @@ class Coverage:
             run = [entry.first, entry.last, 1, entry.last - entry.first, entry.time, entry.time]
         if whose:
             yield (*whose, *run)
+
+
+def _from_start(ranges: Iterable[tuple[int, int]]) -> int:
+    """How many bytes ranges cover, in the order of their first, from 0 on without a gap."""
+    covered = 0
+    for first, last in ranges:
+        if first > covered:
+            break
+        covered = max(covered, last)
+    return covered

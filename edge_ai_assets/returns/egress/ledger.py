@@ -17,6 +17,11 @@ import msgspec
 
 from edge_ai_assets.delivery.durable import sync_folder
 
+MEDIA = "media:"
+"""What the destination begins with of what left on a medium."""
+READ = 4_096
+"""Bytes that are read in one go, from the end back to a line feed."""
+
 
 class LedgerError(ValueError):
     """The ledger was changed or damaged; the message names the line."""
@@ -50,6 +55,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._named = False
+        """Whether its name is durable: who made it may have been killed before that."""
 
     def append(self, entry: Entry) -> Entry:
         """Write one entry; on return it is on disk.
@@ -59,15 +66,15 @@ class Ledger:
         Raises:
             LedgerError: the last line is not what was written.
         """
-        new = not self.path.exists()
         with self.path.open("a+b") as file:
             previous = _last_hash(file.fileno(), self.path)
             entry = entry.chained(previous)
             file.write(msgspec.json.encode(entry) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        if new:
+        if not self._named:
             sync_folder(self.path.parent)
+            self._named = True
         return entry
 
 
@@ -75,8 +82,10 @@ def entries(path: Path) -> Iterator[Entry]:
     """The entries of the whole chain, oldest first, each checked against the one before; none if there is no
     ledger yet.
 
+    What stands behind the last line feed is left out: a crash cut that line short, so none of its bytes left.
+
     Raises:
-        LedgerError: a line was changed, left out, moved or cut short; the message has its number.
+        LedgerError: a line was changed, left out or moved; the message has its number.
     """
     previous = ""
     if not path.exists():
@@ -84,7 +93,7 @@ def entries(path: Path) -> Iterator[Entry]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
-                raise LedgerError(f"{path}:{number}: the line is cut short; the next upload removes it")
+                return
             entry = _checked(line, f"{path}:{number}", previous)
             previous = entry.hash
             yield entry
@@ -101,23 +110,20 @@ def verify(path: Path) -> int:
     return sum(1 for _ in entries(path))
 
 
-def of_package(path: Path, name: str) -> list[Entry]:
+def of_package(path: Path, name: str) -> Iterator[Entry]:
     """The entries of one package, oldest first: each is what was written, the chain between them is not
     looked at. Fast in a ledger of any length.
 
     Raises:
-        LedgerError: one of them was changed; the message has its number.
+        LedgerError: the next one was changed; the message has its number.
     """
     if not path.exists():
-        return []
+        return
     wanted = b'"package":%b,' % msgspec.json.encode(name)
     with path.open("rb") as file:
-        # A line that a crash cut short is none: its bytes never left.
-        return [
-            _checked(line, f"{path}:{number}", None)
-            for number, line in enumerate(file, 1)
-            if wanted in line and line.endswith(b"\n")
-        ]
+        for number, line in enumerate(file, 1):
+            if wanted in line and line.endswith(b"\n"):
+                yield _checked(line, f"{path}:{number}", None)
 
 
 def _checked(line: bytes, where: str, previous: str | None) -> Entry:
@@ -137,9 +143,23 @@ def _checked(line: bytes, where: str, previous: str | None) -> Entry:
 def _last_hash(file: int, path: Path) -> str:
     """The hash of the last whole line, after removing what a crash left behind it."""
     size = os.fstat(file).st_size
-    tail = os.pread(file, min(size, 65536), max(0, size - 65536))
-    whole = tail.rfind(b"\n") + 1
-    if whole < len(tail):
-        os.ftruncate(file, size - len(tail) + whole)
-    lines = tail[:whole].splitlines()
-    return _checked(lines[-1], f"{path}: last line", None).hash if lines else ""
+    end = _end_of_line(file, size)
+    if end < size:
+        os.ftruncate(file, end)
+    if not end:
+        return ""
+    start = _end_of_line(file, end - 1)
+    return _checked(os.pread(file, end - start, start), f"{path}: last line", None).hash
+
+
+def _end_of_line(file: int, before: int) -> int:
+    """Where the last line ends that does so at or before a position, its line feed included; 0 if none does.
+
+    However long the lines are: what is looked at is not bounded, only what is looked at in one go.
+    """
+    while before:
+        first = max(0, before - READ)
+        if (found := os.pread(file, before - first, first).rfind(b"\n")) >= 0:
+            return first + found + 1
+        before = first
+    return 0

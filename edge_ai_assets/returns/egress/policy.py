@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import msgspec
@@ -72,8 +72,17 @@ class Policy:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the egress part's canonical JSON: the order in which it lists things does not matter."""
+        """SHA-256 of the egress part's canonical JSON: the order in which it lists things does not matter.
+
+        With each listed category go the values that it may have: they are what leaves of it.
+        """
         part = self.egress.model_dump(mode="json")
+        for field in part["fields"]:
+            feature = self._features.get(field["name"])
+            if feature and feature.categories and field["leaves"] == "as_is":
+                field["values"] = feature.categories
+            if "values" in field:
+                field["values"] = sorted(field["values"])
         part["fields"] = sorted(part["fields"], key=lambda field: field["name"])
         part["kinds"], part["notes"] = sorted(part["kinds"]), sorted(part["notes"])
         return hashlib.sha256(json.dumps(part, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -86,9 +95,9 @@ class Policy:
             contract: of the release that scored them; without one, derived inputs stay.
 
         Returns:
-            Columns by input name and, if listed, _time, _run, _score, _predicted; in an array NaN is null. Or
-            why all of them stay. An input that the records have not, as one that their release does not keep,
-            is not among them.
+            Columns by input name and, if listed, _time, _run, _asset, _score, _predicted; in an array NaN is
+            null. Or why all of them stay. An input that the records have not, as one that their release does
+            not keep, is not among them.
         """
         if scores.kind not in self.egress.kinds:
             return Withheld(f"kind {scores.kind} is not listed")
@@ -192,6 +201,11 @@ class Policy:
         """Whether a field is listed, if only as `aggregated`."""
         return name in self._fields
 
+    def assets(self, scores: Columns) -> Sequence[Value] | None:
+        """The plant asset of each score as it leaves in a row; None if none leaves."""
+        rule = self._own.get("_asset")
+        return rules.listed(rule(scores.asset)) if rule else None
+
     def numbers(self, name: str, values: Column) -> np.ndarray:
         """Numbers of a listed field as they go into what leaves of many rows: rounded as in a row, as they
         are when it is `aggregated`; NaN where there is no finite number. float64, shape (rows,)."""
@@ -212,6 +226,7 @@ class Policy:
         own: dict[str, Column] = {
             "_time": scores.time,
             "_run": scores.run,
+            "_asset": scores.asset,
             "_score": scores.scores,
             "_predicted": scores.predicted.tolist(),
         }

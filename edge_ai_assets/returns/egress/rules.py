@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
@@ -22,6 +23,8 @@ from edge_ai_assets.usecase import EgressField, Feature
 
 Rule = Callable[[Column], Column]
 """What leaves in place of the values of a column, of which each is taken for itself."""
+WHOLE_SECONDS = re.compile(r"\d{4}-\d\d-\d\d.\d\d:\d\d:\d\d", re.ASCII).fullmatch
+"""How `isoformat` writes a time without a zone, but for what stands before the hours."""
 EXACT = 2.0**52
 """From here on a double is a whole number: there is nothing to round."""
 
@@ -41,10 +44,10 @@ def of(field: EgressField, feature: Feature | None, name: str, key: bytes) -> Ru
     if field.name == "_score" or (feature and feature.kind == "number"):
         return partial(_numbers, field.digits)
     if field.leaves == "rounded":
-        return _each(_nothing)
+        return _nothing
     if feature:
-        return _each(partial(_one_of, frozenset(feature.categories or ())))
-    return _each(OWN.get(field.name, _text))
+        return partial(_one_of, frozenset(feature.categories or ()))
+    return OWN.get(field.name) or partial(_one_of, frozenset(field.values))
 
 
 def _each(rule: Callable[[Value], Value]) -> Rule:
@@ -104,28 +107,38 @@ def _pseudonym(key: bytes, name: str, value: Value) -> Value:
     return hmac.new(key, f"{name}\0{value}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _one_of(categories: frozenset[str], value: Value) -> Value:
-    return value if isinstance(value, str) and value in categories else None
+def _one_of(categories: frozenset[str], values: Column) -> Column:
+    return [value if isinstance(value, str) and value in categories else None for value in listed(values)]
 
 
 def _time(value: Value) -> Value:
+    if not isinstance(value, str):
+        return None
     try:
-        return datetime.fromisoformat(value).isoformat() if isinstance(value, str) else None
+        found = datetime.fromisoformat(value)
     except ValueError:
         return None
+    if WHOLE_SECONDS(value):  # mostly: for Python to write it takes four times as long as to read it
+        return f"{value[:10]}T{value[11:]}"
+    return found.isoformat()
 
 
-def _truth(value: Value) -> Value:
-    return value if isinstance(value, bool) else None
+def _truths(values: Column) -> Column:
+    return [value if isinstance(value, bool) else None for value in listed(values)]
 
 
-def _text(value: Value) -> Value:
-    return value if isinstance(value, str) else None
+def _nothing(values: Column) -> Column:
+    return [None] * len(values)
 
 
-def _nothing(_: Value) -> Value:
-    return None
+def _listed_notes(values: Column) -> Column:
+    return [value if isinstance(value, str) else None for value in listed(values)]
 
 
-OWN: dict[str, Callable[[Value], Value]] = {"_time": _time, "_predicted": _truth, "_correct": _truth}
-"""How our own fields leave that are neither number nor text."""
+OWN: dict[str, Rule] = {
+    "_time": _each(_time),
+    "_predicted": _truths,
+    "_correct": _truths,
+    "_note": _listed_notes,  # `policy` has taken out by now what `egress.notes` does not list
+}
+"""How our own fields leave; the others are numbers, or free text with `values`."""

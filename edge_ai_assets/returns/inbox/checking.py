@@ -12,7 +12,7 @@ import msgspec
 
 from edge_ai_assets.returns.inbox.heads import Head
 from edge_ai_assets.returns.inbox.merging import END
-from edge_ai_assets.returns.inbox.tables import KEYS
+from edge_ai_assets.returns.inbox.tables import KEYS, MAY_BE_NULL
 from edge_ai_assets.returns.package import lineage, sketches
 from edge_ai_assets.returns.package.packages import Package, PackageError
 
@@ -56,7 +56,7 @@ def _check_rows(part: str, table: pa.Table) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    needed = {*KEYS[part], TIMES.get(part, ""), "release", "counts", "sketch", "rows"}
+    needed = {*KEYS[part], TIMES.get(part, ""), "release", "counts", "sketch", "rows"} - {MAY_BE_NULL}
     for name in sorted(needed & set(table.column_names)):
         if table[name].null_count:
             raise PackageError(f"{part}: {table[name].null_count} rows have no {name}")

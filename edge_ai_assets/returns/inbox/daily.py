@@ -1,5 +1,5 @@
-"""Insights by day, site and release: the table Power BI reads. Only days that received something are computed
-again.
+"""Insights by day, site, release and plant asset, if there are such: the table Power BI reads. Only days that
+received something are computed again.
 """
 
 from __future__ import annotations
@@ -28,25 +28,35 @@ FULL JOIN (SELECT day, sum(insights) AS n, sum(scored) AS scored FROM daily GROU
 WHERE c.n IS DISTINCT FROM d.n OR c.scored IS DISTINCT FROM d.scored ORDER BY 1
 """
 COMPUTED = """
-SELECT day, site, release, coalesce(insights, 0) AS insights, coalesce(anomalies, 0) AS anomalies, mean_score,
-    scored, anomalies_share
+SELECT {key}, coalesce(any_value(insights), 0) AS insights, coalesce(any_value(anomalies), 0) AS anomalies,
+    any_value(mean_score) AS mean_score, any_value(scored) AS scored,
+    any_value(anomalies_share) AS anomalies_share
 FROM (
-    SELECT day, site, release, count(*) AS insights, count(*) FILTER (WHERE kind = 'anomaly') AS anomalies,
+    SELECT {key}, count(*) AS insights, count(*) FILTER (WHERE kind = 'anomaly') AS anomalies,
         avg(score) AS mean_score
-    FROM stale GROUP BY day, site, release
-)
-FULL JOIN (
-    SELECT day, site, release, sum(rows)::BIGINT AS scored,
+    FROM {insights} GROUP BY {key}
+    UNION ALL BY NAME
+    SELECT {key}, sum(rows)::BIGINT AS scored,
         -- A share of all of them, or none: a policy may have kept the anomalies of some packages.
         CASE WHEN count(anomalies) = count(*) THEN sum(anomalies) / sum(rows) END AS anomalies_share
-    FROM stale_aggregates GROUP BY day, site, release
-) USING (day, site, release)
-ORDER BY day, site, release
+    FROM stale_aggregates GROUP BY {key}
+)
+GROUP BY {key} ORDER BY {key}
 """
+BY_RELEASE = COMPUTED.format(key="day, site, release", insights="stale")
+# A site may sign anything as `fields`.
+NAMED = "(SELECT *, nullif(TRY_CAST(fields AS JSON)->>'_asset', '') AS asset FROM stale)"
+BY_ASSET = COMPUTED.format(key="day, site, release, asset", insights=NAMED)
 TOTAL = """
 SELECT count(*), coalesce(sum(insights), 0)::BIGINT, coalesce(sum(anomalies), 0)::BIGINT, count(DISTINCT day)
 FROM daily
 """
+ASSETS = """
+SELECT site, asset, sum(scored)::BIGINT AS scored, sum(insights)::BIGINT AS insights,
+    sum(anomalies)::BIGINT AS anomalies
+FROM daily WHERE asset IS NOT NULL GROUP BY site, asset ORDER BY anomalies DESC, site, asset LIMIT ?
+"""
+"""The plant assets with most anomalies, over all days; takes how many."""
 BY_SITE = "SELECT site, sum(insights)::BIGINT FROM daily GROUP BY site ORDER BY site"
 
 
@@ -62,8 +72,8 @@ class Refreshed:
     by_site: dict[str, int]
 
 
-def refresh(tables: Path) -> Refreshed:
-    """Bring the daily table up to what the insights table says.
+def refresh(tables: Path, *, assets: bool = False) -> Refreshed:
+    """Bring the daily table up to what the insights table says; with `assets`, by plant asset, too.
 
     A day is computed again, and only then are its rows read whole, when the number of its insights, or of the
     scores in its aggregates, is not the number the daily table has for it. Both only ever grow, so that finds
@@ -80,10 +90,11 @@ def refresh(tables: Path) -> Refreshed:
         db.register("daily", _counts(tables))
         stale = [day for (day,) in db.execute(STALE).fetchall()]
         if stale:
-            key = ["site", "day", "release"]
-            db.register("stale", _rows(tables, "insights", [*key, "kind", "score"], stale))
-            db.register("stale_aggregates", _rows(tables, "aggregates", [*key, "rows", "anomalies"], stale))
-            computed = db.sql(COMPUTED).to_arrow_table()
+            of_insights = ["site", "day", "release", "kind", "score", *(["fields"] if assets else ())]
+            of_aggregates = ["site", "day", "release", "rows", "anomalies", *(["asset"] if assets else ())]
+            db.register("stale", _rows(tables, "insights", of_insights, stale))
+            db.register("stale_aggregates", _rows(tables, "aggregates", of_aggregates, stale))
+            computed = db.sql(BY_ASSET if assets else BY_RELEASE).to_arrow_table()
             known = deltas.existing(tables, NAME)
             days = ", ".join(f"'{day}'" for day in stale)
             write_deltalake(
@@ -101,14 +112,20 @@ def refresh(tables: Path) -> Refreshed:
 
 
 def _rows(tables: Path, name: str, columns: list[str], days: list[date] | None = None) -> pa.Table:
-    """Columns of a table, of some days only if they are given; empty when there is no table yet."""
+    """Columns of a table, of some days only if they are given; empty when there is no table yet, as is what
+    an older version did not have."""
     import pyarrow as pa
 
-    table = deltas.existing(tables, name)
+    table, schema = deltas.existing(tables, name), deltas.schemas()[name]
     if table is None:
-        schema = deltas.schemas()[name]
         return pa.schema([schema.field(column) for column in columns]).empty_table()
-    return table.to_pyarrow_table(columns=columns, filters=[("day", "in", days)] if days else None)
+    there = {field.name for field in table.schema().fields}
+    known = [column for column in columns if column in there]
+    found = table.to_pyarrow_table(columns=known, filters=[("day", "in", days)] if days else None)
+    for column in columns:
+        if column not in there:
+            found = found.append_column(column, pa.nulls(len(found), schema.field(column).type))
+    return found
 
 
 def _counts(tables: Path) -> pa.Table:

@@ -83,7 +83,7 @@ def deployments(tables: Path, site: str) -> list[dict[str, Any]]:
         A row a deployment: site, n, at, run, imported_at, release, former_release (versions), image (digest);
         None for what did not leave the site.
     """
-    return [_deployment(row) for row in _made(tables, site, "site/deployment")]
+    return [_deployment(row) for row in made(tables, site, "site/deployment")]
 
 
 def last_deployments(tables: Path, limit: int) -> list[dict[str, Any]]:
@@ -92,22 +92,8 @@ def last_deployments(tables: Path, limit: int) -> list[dict[str, Any]]:
     return [_deployment(row) for row in _rows(tables, where, f"at DESC, site, n DESC LIMIT {limit:d}")]
 
 
-def made_by(tables: Path, site: str, asset: str, package: str | None = None) -> list[str]:
-    """Ids of the site's runs that made an asset, in the order they did.
-
-    Args:
-        asset: its key, `site/egress`.
-        package: only runs whose metadata names this package.
-    """
-    runs = [
-        row["run"]
-        for row in _made(tables, site, asset)
-        if package is None or package in (row["metadata"] or {}).get("package_names", [])
-    ]
-    return [run for run in dict.fromkeys(runs) if run]
-
-
-def _made(tables: Path, site: str, asset: str) -> list[dict[str, Any]]:
+def made(tables: Path, site: str, asset: str) -> list[dict[str, Any]]:
+    """The materializations of a site's asset, as `events` gives them, in the order they happened."""
     where = f"site = {_text(site)} AND asset = {_text(asset)} AND kind = 'materialization'"
     return _rows(tables, where, "n")
 

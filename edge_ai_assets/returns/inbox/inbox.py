@@ -230,7 +230,10 @@ def _stray(path: Path, site: str, number: int, keys: Mapping[str, Sequence[Ed255
 
 
 def _unknown(site: str) -> str:
-    return f"no key of site {site!r} is known: register the site, then put the package back"
+    return (
+        f"no key of site {site!r} is known: take up its enrolment with `edge-ai site enrol "
+        f"{site}.enrolment.json`, then bring the package again with `edge-ai returns import DIR`"
+    )
 
 
 def _advanced(head: Head, package: Package, at: int) -> Head:

@@ -21,12 +21,14 @@ KEYS = {
     "insights": ("site", "sequence"),
     "feedback": ("site", "id"),
     "histograms": ("site", "package", "release", "feature"),
-    "aggregates": ("site", "package", "release", "window"),
+    "aggregates": ("site", "package", "release", "window", "asset"),
     "sketches": ("site", "package", "release", "feature"),
     "lineage": ("site", "n"),
     "packages": ("site", "number"),
 }
 """Of the tables that packages are merged into: a key comes once, and what has it stays as it is."""
+MAY_BE_NULL = "asset"
+"""In a key, where it is a value like any other."""
 UNKNOWN = "unknown"
 """Kind of a lineage line that this version cannot read: it stands in `raw`, and why in `problem`."""
 
@@ -165,7 +167,7 @@ def merge(tables: Path, name: str, rows: pa.Table) -> int:
     done = (
         table.merge(
             rows,
-            predicate=" AND ".join(f"new.{column} = old.{column}" for column in key),
+            predicate=" AND ".join(_same(column) for column in key),
             source_alias="new",
             target_alias="old",
         )
@@ -204,6 +206,11 @@ def insight(tables: Path, site: str, sequence: int) -> dict[str, Any]:
     package = next(iter(rows(tables, "packages", site=site, number=row["package"])), None)
     feedback = [_decoded(item) for item in rows(tables, "feedback", site=site, sequence=sequence)]
     return {**_decoded(row), "package": package, "feedback": feedback}
+
+
+def _same(column: str) -> str:
+    compared = "IS NOT DISTINCT FROM" if column == MAY_BE_NULL else "="
+    return f"new.{column} {compared} old.{column}"
 
 
 def _literal(value: str | int) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from contextlib import closing
+from itertools import starmap
 
+from edge_ai_assets.returns.outbox import sheets
 from edge_ai_assets.returns.outbox.departures import SEALED
 from edge_ai_assets.returns.outbox.layout import DONE, PACKED, STATE, UNCLASSIFIED, WAITING
+from edge_ai_assets.returns.outbox.lots import COLUMNS, Lot, Lots
 from edge_ai_assets.returns.outbox.retention import ACKNOWLEDGED
 from edge_ai_assets.returns.outbox.schema import KINDS, Counts, Sample, Tally
-from edge_ai_assets.returns.outbox.store import Store
 
 LAST = """coalesce((SELECT first + rows - 1 FROM journal ORDER BY first DESC LIMIT 1),
     (SELECT seq FROM sqlite_sequence WHERE name = 'scores'), 0)"""
@@ -22,7 +24,7 @@ OLDEST_BLOCK = "(SELECT first FROM journal ORDER BY first LIMIT 1)"
 OF_A_KIND = [f"kind = '{kind}' AND {WAITING}" for kind in KINDS]
 
 
-class Census(Store):
+class Census(Lots):
     """What is asked of the outbox as a whole."""
 
     def counts(self) -> Counts:
@@ -32,8 +34,9 @@ class Census(Store):
         return self._counts(f"SELECT state, rows FROM tally WHERE state <> 'packed' UNION ALL {ends}")
 
     def recount(self) -> Counts:
-        """The same, counted from rows, blocks and tombstones: slow, and independent of the tally."""
+        """The same, counted from rows, lots, blocks and tombstones: slow, and independent of the tally."""
         kept = f"SELECT {STATE}, count(*) FROM scores GROUP BY 1"
+        kept += f" UNION ALL SELECT {STATE}, sum(rows) FROM lots GROUP BY 1"
         blocks = "SELECT 'pending', coalesce(sum(rows), 0) FROM journal"
         return self._counts(f"{kept} UNION ALL {blocks} UNION ALL SELECT state, rows FROM tombstones")
 
@@ -64,7 +67,19 @@ class Census(Store):
                 query = f"SELECT sequence FROM scores WHERE {where} ORDER BY sequence"
                 with closing(self._db.execute(query)) as found:
                     open_ones += [next((one for (one,) in found if one not in accounted), open_ones[0])]
+            for where in (*OF_A_KIND, claimed):
+                open_ones += [self._first_open_in_lots(where, min(open_ones), accounted)]
         return int(min(open_ones)) - 1
+
+    def _first_open_in_lots(self, where: str, before: int, accounted: AbstractSet[int]) -> int:
+        """The lowest sequence of lots that is not accounted for, if it is lower."""
+        query = f"SELECT {COLUMNS} FROM lots WHERE {where} ORDER BY first"
+        with closing(self._db.execute(query)) as found:
+            for lot in starmap(Lot, found):
+                if lot.first >= before:
+                    break
+                before = next((one for one in lot.sequences if one not in accounted and one < before), before)
+        return before
 
     def oldest_pending(self) -> int | None:
         """When the oldest score that still has a way to go was scored, in µs; None if there is none."""
@@ -74,12 +89,15 @@ class Census(Store):
             for where in (UNCLASSIFIED, *OF_A_KIND)
         )
         unfolded = f"SELECT scored_at FROM scores WHERE sequence IN ({waiting})"
+        of_a_kind = "SELECT * FROM (SELECT oldest FROM lots WHERE {} ORDER BY first LIMIT 1)"
+        lots = " UNION ALL ".join(map(of_a_kind.format, OF_A_KIND))
         # Of each package for itself, as one may hold no score: its first in the index by package and time.
-        oldest = "SELECT min(scored_at) FROM scores WHERE disposition IS NULL AND package = number"
-        packed = f"SELECT ({oldest}) FROM ({unsent})"
+        oldest = "SELECT min({}) FROM {} WHERE disposition IS NULL AND package = number"
+        in_rows, in_lots = oldest.format("scored_at", "scores"), oldest.format("oldest", "lots")
+        packed = f"SELECT ({in_rows}) FROM ({unsent}) UNION ALL SELECT ({in_lots}) FROM ({unsent})"
         blocks = "SELECT * FROM (SELECT scored_at FROM journal ORDER BY first LIMIT 1)"
         row = self._db.execute(
-            f"SELECT min(scored_at) FROM ({unfolded} UNION ALL {packed} UNION ALL {blocks})"
+            f"SELECT min(scored_at) FROM ({unfolded} UNION ALL {lots} UNION ALL {packed} UNION ALL {blocks})"
         ).fetchone()
         return None if row[0] is None else int(row[0])
 
@@ -93,7 +111,8 @@ class Census(Store):
         """How many more scores, until those that packages without an acknowledgement hold or account for
         take so many bytes of the file. Reckoned with the mean of all scores that are kept."""
         under_way = " + ".join(
-            f"(SELECT count(*) FROM scores WHERE package > {ACKNOWLEDGED} AND {state})"
+            f"(SELECT {number} FROM {table} WHERE package > {ACKNOWLEDGED} AND {state})"
+            for number, table in (("count(*)", "scores"), ("coalesce(sum(rows), 0)", "lots"))
             for state in (PACKED, DONE)
         )
         with self._snapshot():
@@ -109,15 +128,21 @@ class Census(Store):
         Args:
             release: its digest.
             after: sequence; only scores that follow it.
-            limit: of the scores that are looked at, whichever release made them: what this costs at most.
+            limit: of the sequences that are looked at, the last unfolded, whichever release made them: what
+                this costs at most.
         """
-        newest = "SELECT * FROM scores WHERE sequence > ? ORDER BY sequence DESC LIMIT ?"
-        row = self._db.execute(
-            f"SELECT count(*), coalesce(sum(predicted), 0), max(scored_at) FROM ({newest}) "
-            "WHERE release = ? AND score IS NOT NULL",
-            (after, limit, release),
-        ).fetchone()
-        return Sample(*row)
+        said = "count(*), coalesce(sum(predicted), 0), max(scored_at)"
+        where = "sequence BETWEEN ? AND ? AND release = ? AND score IS NOT NULL"
+        with self._snapshot():
+            (last,) = self._db.execute(f"SELECT coalesce({OLDEST_BLOCK} - 1, {LAST})").fetchone()
+            first = max(after, last - limit) + 1
+            found = self._db.execute(f"SELECT {said} FROM scores WHERE {where}", (first, last, release))
+            rows, anomalies, newest = found.fetchone()
+            for lot in self._lots(first, last):
+                if lot.release == release and (sheet := self._sheet(lot)):
+                    for _, at, _, predicted, _ in (row for row in sheets.rows(sheet) if row[0] >= first):
+                        rows, anomalies, newest = rows + 1, anomalies + predicted, max(newest or at, at)
+        return Sample(rows, anomalies, newest)
 
     def untouched(self) -> bool:
         """Whether a score waits for its kind, unfolded or not."""

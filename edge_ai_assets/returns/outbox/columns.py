@@ -40,6 +40,8 @@ class Columns(msgspec.Struct, frozen=True):
     time: Sequence[str | None]
     """When the row was measured, as its request said; ISO 8601."""
     run: Sequence[str | None]
+    asset: Sequence[str | None]
+    """The plant asset it is of."""
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -103,6 +105,7 @@ def of_records(
         dict(zip(names, inputs, strict=True)),
         [record.context.time for record in records],
         [record.context.run for record in records],
+        [record.context.asset for record in records],
     )
 
 
@@ -129,7 +132,7 @@ def _joined(release: str, kind: str | None, parts: Sequence[tuple[Sheet, list[in
     inputs |= {name: values(sheet.texts[name] for sheet in alike) for name in texts}
     own = {
         name: values(sheet.context[name] for sheet in alike) if name in context else [None] * len(flags)
-        for name in ("_time", "_run")
+        for name in ("_time", "_run", "_asset")
     }
     return Columns(
         release,
@@ -142,4 +145,5 @@ def _joined(release: str, kind: str | None, parts: Sequence[tuple[Sheet, list[in
         inputs,
         own["_time"],
         own["_run"],
+        own["_asset"],
     )

@@ -43,8 +43,9 @@ class DeadLetters(Kept):
 
     def _read_blocks(self, schema: int) -> int:
         whole = f"SELECT sequence, record FROM scores WHERE {DEAD} AND schema = ? AND record <> x''"
-        others = "SELECT min(sequence) FROM scores WHERE sequence > ? AND NOT (schema = ? AND record = x'')"
-        end_of_block = f"SELECT coalesce(({others}), (SELECT max(sequence) + 1 FROM scores))"
+        follows = "SELECT 1 FROM scores WHERE sequence = one.sequence + 1 AND schema = ? AND record = x''"
+        end_of_block = f"""SELECT sequence + 1 FROM scores AS one
+            WHERE sequence >= ? AND NOT EXISTS ({follows}) ORDER BY sequence LIMIT 1"""
         columns = "score = ?, predicted = ?, outside = ?, record = ?"
         update = f"UPDATE scores SET {columns}, schema = {RECORD_SCHEMA}, {AGAIN} WHERE sequence = ?"
         first = made = 0

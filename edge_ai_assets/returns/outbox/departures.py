@@ -7,17 +7,18 @@ What is removed afterwards is `retention`'s.
 # ruff: noqa: S608 (the SQL is put together from this module's own constants)
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 
 import msgspec
 
 from edge_ai_assets.returns.outbox.kept import Kept
-from edge_ai_assets.returns.outbox.layout import WAITING
 from edge_ai_assets.returns.outbox.schema import KINDS, FeedbackRow, PackageRow, ScoreRow
 from edge_ai_assets.returns.outbox.store import GIVEN, OutboxError
 
 SEALED = "(SELECT coalesce(max(number), 0) FROM packages)"
 FREE = "disposition IS NULL AND package IS NULL"
+KEYS = {"scores": "sequence", "lots": "first", "feedback": "id"}
 
 
 class Departures(Kept):
@@ -29,10 +30,11 @@ class Departures(Kept):
 
     def waiting(self, limit: int, kinds: Sequence[str] = ()) -> list[ScoreRow]:
         """The oldest scores that are classified, and neither disposed of nor packed; only of these kinds."""
-        chosen = kinds or KINDS
-        of_a_kind = f"SELECT * FROM (SELECT * FROM scores WHERE kind = ? AND {WAITING} ORDER BY sequence)"
-        query = f"{' UNION ALL '.join([of_a_kind] * len(chosen))} ORDER BY sequence LIMIT ?"
-        return self._with_records(query, (*chosen, limit))
+        oldest: list[int] = []
+        with self._snapshot():  # else a lot may be divided between the queries
+            for kind in kinds or KINDS:
+                oldest += islice(chain.from_iterable(part.sequences for part in self.parts(kind)), limit)
+            return self._chosen(set(sorted(oldest)[:limit]))
 
     def waiting_feedback(self, limit: int) -> list[FeedbackRow]:
         """The oldest feedback that is neither disposed of nor packed."""
@@ -60,9 +62,11 @@ class Departures(Kept):
             reasons: reason to the sequences (or feedback ids) it holds for.
             table: scores or feedback.
         """
-        key = {"scores": "sequence", "feedback": "id"}[table]
-        update = f"UPDATE {table} SET disposition = ?, reason = ? WHERE {key} IN {GIVEN} AND {FREE}"
-        self._chunks(update, ((disposition, *group) for group in reasons.items()))
+        apart = disposition == "quarantined"
+        for reason, keys in reasons.items():
+            for where, some in self._places(table, keys, apart=apart):
+                update = f"UPDATE {where} SET disposition = ?, reason = ? WHERE {KEYS[where]} IN {GIVEN}"
+                self._chunks(f"{update} AND {FREE}", [(disposition, reason, some)])
 
     def seal(
         self,
@@ -86,8 +90,8 @@ class Departures(Kept):
         expected = last.number + 1 if last else 1
         if package.number != expected:
             raise OutboxError(f"package {package.number} cannot be sealed, the next number is {expected}")
-        packed = self._claim("scores", "sequence", package.number, sequences, withheld)
-        self._claim("feedback", "id", package.number, feedback_ids, withheld_feedback)
+        packed = self._claim("scores", package.number, sequences, withheld)
+        self._claim("feedback", package.number, feedback_ids, withheld_feedback)
         values = msgspec.structs.astuple(package)
         with self._transaction():
             self._db.execute(f"INSERT INTO packages VALUES ({', '.join('?' * len(values))})", values)
@@ -97,23 +101,26 @@ class Departures(Kept):
         self.recover()
 
     def _claim(
-        self, table: str, key: str, number: int, packed: Iterable[int], held: Mapping[str, Iterable[int]]
+        self, table: str, number: int, packed: Iterable[int], held: Mapping[str, Iterable[int]]
     ) -> int:
         """How many are packed."""
-        claim = f"UPDATE {table} SET package = {number}, reason = ? WHERE {key} IN {GIVEN} AND {FREE}"
-        self._chunks(claim, held.items(), redone=True)
-        return self._chunks(claim, [(None, packed)], redone=True)
+        for reason, keys in [*held.items(), (None, packed)]:
+            for where, some in self._places(table, keys):
+                claim = f"UPDATE {where} SET package = {number}, reason = ? WHERE {KEYS[where]} IN {GIVEN}"
+                self._chunks(f"{claim} AND {FREE}", [(reason, some)], redone=True)
+        return self._number(table, f"package = {number} AND reason IS NULL AND disposition IS NULL")
 
     def recover(self) -> None:
         """Bring to its end, or back, what a killed `seal` left. One process at a time may seal or recover."""
-        for key, table in (("sequence", "scores"), ("id", "feedback")):
+        for table in KEYS:
             back = f"package = {SEALED} + 1 AND disposition IS NULL"
-            self._settle(table, key, "package = NULL, reason = NULL", back)
+            self._settle(table, "package = NULL, reason = NULL", back)
             done = f"package = {SEALED} AND reason IS NOT NULL AND disposition IS NULL"
-            self._settle(table, key, "disposition = 'withheld'", done)
+            self._settle(table, "disposition = 'withheld'", done)
 
-    def _settle(self, table: str, key: str, change: str, where: str) -> None:
+    def _settle(self, table: str, change: str, where: str) -> None:
         """Change rows that one package claims: as many as it may account for."""
+        key = KEYS[table]
         found = [one for (one,) in self._db.execute(f"SELECT {key} FROM {table} WHERE {where}")]
         update = f"UPDATE {table} SET {change} WHERE {key} IN {GIVEN} AND {where}"
         self._chunks(update, [(found,)], redone=True)
@@ -126,13 +133,32 @@ class Departures(Kept):
         sent = f"package = {int(number)} AND reason IS NULL AND disposition IS NULL"
         self._sweep("feedback", "id", "disposition = 'uploaded'", sent, redone=True)
         # Nobody removes them before they are uploaded, so they need not be counted under the lock.
-        (rows,) = self._db.execute(f"SELECT count(*) FROM scores WHERE {sent}").fetchone()
+        rows = self._number("scores", sent)
         update = "UPDATE packages SET uploaded_at = ? WHERE number = ? AND uploaded_at IS NULL"
         with self._transaction():
             if self._db.execute(update, (at, number)).rowcount:
                 self._move(rows)
             elif not self._package("number = ?", number):
                 raise OutboxError(f"there is no package {number}")
+
+    def _places(
+        self, table: str, keys: Iterable[int], *, apart: bool = False
+    ) -> Iterator[tuple[str, list[int]]]:
+        """The tables in which scores (or feedback) stand, and their keys there.
+
+        Args:
+            apart: each score in a row of its own, as dead letters: each may get another try.
+        """
+        if table == "scores":
+            lots, keys = self._whole_lots(keys, apart=apart)
+            yield "lots", lots
+        yield table, list(keys)
+
+    def _number(self, table: str, where: str) -> int:
+        """How many scores, in lots or not, or feedback."""
+        tables = [("count(*)", table), ("coalesce(sum(rows), 0)", "lots")][: 1 + (table == "scores")]
+        query = " + ".join(f"(SELECT {what} FROM {one} WHERE {where})" for what, one in tables)
+        return int(self._db.execute(f"SELECT {query}").fetchone()[0])
 
     def _move(self, rows: int) -> None:
         """Count scores as uploaded that were pending, in the transaction that uploads their package."""

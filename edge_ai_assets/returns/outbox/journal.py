@@ -33,7 +33,7 @@ class Block(msgspec.Struct, frozen=True):
     flags: bytes
     """One byte a row: PREDICTED if the score reached the threshold, OUTSIDE the range of training."""
     context: dict[str, list[str | int | None]]
-    """n values each for some of _time (naive UTC, ISO 8601), _run and _row; None is unknown."""
+    """n values each for some of _time (naive UTC, ISO 8601), _run, _row and _asset; None is unknown."""
 
 
 class Row(NamedTuple):
@@ -71,9 +71,12 @@ def opened(block: bytes, schema: int, number: int) -> Block:
 
 def check(block: Block, number: int) -> None:
     """Raises ValueError if a block has not so many rows in each of its parts."""
-    lengths = {len(values) for part in (block.texts, block.context) for values in part.values()}
     sizes = len(block.scores), len(block.values), len(block.flags)
-    if lengths - {number} or sizes != (8 * number, 8 * number * len(block.names), number):
+    fits = sizes == (8 * number, 8 * number * len(block.names), number)
+    for columns in (block.texts, block.context):  # plain loops: it is done for each block of one row
+        for values in columns.values():
+            fits = fits and len(values) == number
+    if not fits:
         raise ValueError(f"unreadable block: it has not {number} rows")
 
 

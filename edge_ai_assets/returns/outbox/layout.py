@@ -1,9 +1,10 @@
 """The outbox's tables as SQL, and how a file of an earlier format becomes one of today's.
 
 A score is first written in a block of `journal`, with the others of its commit. When the way home takes it
-up, it becomes a narrow row of `scores`, and what its record holds goes into one of `sheets`. Each is in one
-state: pending (no disposition yet), one of the dispositions, or uploaded with its package. What the rows mean
-is said in `schema`, who changes them in `outbox` and the modules that it is made of.
+up, what its record holds goes into one of `sheets`, and all scores of a sheet become one row of `lots`: what
+becomes of one becomes of all. Where their fates part, each gets a narrow row of `scores` instead. A score is
+in one state: pending (no disposition yet), one of the dispositions, or uploaded with its package. What the
+rows mean is said in `schema`, who changes them in `outbox` and the modules that it is made of.
 
 `tally` counts the scores by state, kept or not, so that the counts of a large outbox cost nothing. What is
 unfolded or uploaded is moved in it by the code that does it (a trigger would cost as much as the insert),
@@ -16,7 +17,7 @@ state but the scores in sealed packages so far.
 from __future__ import annotations
 
 WAITING = "kind IS NOT NULL AND disposition IS NULL AND package IS NULL"
-"""Of scores; spelled as in the index, so that SQLite uses it. The others the same."""
+"""Of scores and of lots; spelled as in the index, so that SQLite uses it. The others the same."""
 UNCLASSIFIED = "kind IS NULL AND disposition IS NULL"
 DONE = "disposition IN ('withheld', 'uploaded', 'expired')"
 DEAD = "disposition = 'quarantined'"
@@ -83,6 +84,28 @@ CREATE TRIGGER scores_removed AFTER DELETE ON scores BEGIN
         iif(OLD.reason IS NULL AND (SELECT uploaded_at FROM packages WHERE number = OLD.package) IS NOT NULL,
             'uploaded', 'pending'));
 END;
+CREATE TABLE lots(
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, rows INTEGER NOT NULL, offsets BLOB NOT NULL,
+    oldest INTEGER NOT NULL, newest INTEGER NOT NULL, release TEXT NOT NULL, kind TEXT NOT NULL,
+    disposition TEXT CHECK (disposition IN ('withheld', 'uploaded', 'quarantined', 'expired')),
+    reason TEXT, package INTEGER);
+CREATE INDEX lots_span ON lots(last - first);
+CREATE INDEX lots_waiting ON lots(kind, first) WHERE {WAITING};
+CREATE INDEX lots_packed ON lots(package, oldest) WHERE {PACKED};
+CREATE INDEX lots_held ON lots(package, first) WHERE {HELD};
+CREATE INDEX lots_done ON lots(package, oldest) WHERE {DONE};
+CREATE TRIGGER lots_moved AFTER UPDATE OF disposition ON lots
+    WHEN OLD.disposition IS NOT NEW.disposition BEGIN
+    UPDATE tally SET rows = rows - OLD.rows WHERE state = coalesce(OLD.disposition, 'pending');
+    UPDATE tally SET rows = rows + NEW.rows WHERE state = coalesce(NEW.disposition, 'pending');
+END;
+CREATE TRIGGER lots_removed AFTER DELETE ON lots BEGIN
+    UPDATE tally SET rows = rows - OLD.rows WHERE state = coalesce(OLD.disposition,
+        iif(OLD.reason IS NULL AND (SELECT uploaded_at FROM packages WHERE number = OLD.package) IS NOT NULL,
+            'uploaded', 'pending'));
+END;
+INSERT INTO sqlite_sequence SELECT 'scores', 0
+    WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'scores');
 """
 
 UPGRADES = {
@@ -132,6 +155,32 @@ UPDATE tally SET rows = rows - (SELECT count(*) FROM scores WHERE disposition IS
     AND package IN (SELECT number FROM packages WHERE uploaded_at IS NOT NULL)) WHERE state = 'pending';
 UPDATE tally SET rows = rows + (SELECT count(*) FROM scores WHERE disposition IS NULL AND reason IS NULL
     AND package IN (SELECT number FROM packages WHERE uploaded_at IS NOT NULL)) WHERE state = 'uploaded';
+""",
+    4: """
+CREATE TABLE lots(
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, rows INTEGER NOT NULL, offsets BLOB NOT NULL,
+    oldest INTEGER NOT NULL, newest INTEGER NOT NULL, release TEXT NOT NULL, kind TEXT NOT NULL,
+    disposition TEXT CHECK (disposition IN ('withheld', 'uploaded', 'quarantined', 'expired')),
+    reason TEXT, package INTEGER);
+CREATE INDEX lots_span ON lots(last - first);
+CREATE INDEX lots_waiting ON lots(kind, first)
+    WHERE kind IS NOT NULL AND disposition IS NULL AND package IS NULL;
+CREATE INDEX lots_packed ON lots(package, oldest) WHERE package IS NOT NULL AND disposition IS NULL;
+CREATE INDEX lots_held ON lots(package, first)
+    WHERE reason IS NOT NULL AND package IS NOT NULL AND disposition IS NULL;
+CREATE INDEX lots_done ON lots(package, oldest) WHERE disposition IN ('withheld', 'uploaded', 'expired');
+CREATE TRIGGER lots_moved AFTER UPDATE OF disposition ON lots
+    WHEN OLD.disposition IS NOT NEW.disposition BEGIN
+    UPDATE tally SET rows = rows - OLD.rows WHERE state = coalesce(OLD.disposition, 'pending');
+    UPDATE tally SET rows = rows + NEW.rows WHERE state = coalesce(NEW.disposition, 'pending');
+END;
+CREATE TRIGGER lots_removed AFTER DELETE ON lots BEGIN
+    UPDATE tally SET rows = rows - OLD.rows WHERE state = coalesce(OLD.disposition,
+        iif(OLD.reason IS NULL AND (SELECT uploaded_at FROM packages WHERE number = OLD.package) IS NOT NULL,
+            'uploaded', 'pending'));
+END;
+INSERT INTO sqlite_sequence SELECT 'scores', 0
+    WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'scores');
 """,
 }
 """What makes each earlier format the next one. Frozen: today's text, which may change, is not in it."""

@@ -1,7 +1,7 @@
 """The outbox of a site: one SQLite file that holds every score, from before its answer on.
 
-Here scores and feedback come in and are read. `departures` takes them home, `retention` removes them,
-`deadletters` keeps what cannot be read, `census` counts: `Outbox` is made of these. The scoring service
+Here scores and feedback come in and are read. `departures` takes them home, `retention` and `expiry` remove
+them, `deadletters` keeps what cannot be read, `census` counts: `Outbox` is made of these. The scoring service
 imports it, so all of them need the standard library and msgspec only.
 
 The service appends while Dagster unfolds, classifies, seals, acknowledges and prunes. Dagster's writes go in
@@ -15,8 +15,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,9 @@ from edge_ai_assets.returns.outbox import journal, sheets
 from edge_ai_assets.returns.outbox.census import OLDEST_BLOCK, Census
 from edge_ai_assets.returns.outbox.deadletters import DeadLetters
 from edge_ai_assets.returns.outbox.departures import Departures
+from edge_ai_assets.returns.outbox.expiry import Expiry
 from edge_ai_assets.returns.outbox.journal import BLOCK_SCHEMA
 from edge_ai_assets.returns.outbox.layout import TABLES, UPGRADES
-from edge_ai_assets.returns.outbox.retention import Retention
 from edge_ai_assets.returns.outbox.schema import (
     FORMAT,
     RECORD_SCHEMA,
@@ -38,7 +36,7 @@ from edge_ai_assets.returns.outbox.schema import (
     Receipt,
     ScoreRow,
 )
-from edge_ai_assets.returns.outbox.store import BUSY_SECONDS, PAUSE_SECONDS, STEP, OutboxError
+from edge_ai_assets.returns.outbox.store import BUSY_SECONDS, PAUSE_SECONDS, OutboxError
 
 __all__ = [
     "Batch",
@@ -53,22 +51,22 @@ __all__ = [
     "ScoreRow",
 ]
 
-INSERT = """
-INSERT INTO scores(record, schema, sequence, scored_at, release, score, predicted, outside, kind, sheet)
-VALUES """
-VALUES = f"(x'', {RECORD_SCHEMA}, ?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_BROKEN = """
 INSERT INTO scores(sequence, scored_at, release, predicted, outside, record, schema)
 VALUES (?, ?, ?, 0, 0, ?, ?)"""
-UNFOLD = 2_000
+NUMBERED = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'scores'"
+"""Sequences go on after a lot as after a row."""
+UNFOLD = 5_000
 """Rows that one transaction of `unfold` moves, or one block if it has more."""
+BLOCKS = 2_000
+"""Most blocks that it removes: those of one row take longer than what their rows become."""
 
 
 class OutboxFull(OutboxError):
     """The outbox has reached its quota; nothing was written."""
 
 
-class Outbox(Departures, Census, Retention, DeadLetters):
+class Outbox(Departures, Census, Expiry, DeadLetters):
     """An open outbox; a context manager.
 
     Args:
@@ -133,8 +131,15 @@ class Outbox(Departures, Census, Retention, DeadLetters):
         row = self._db.execute(query, (key,)).fetchone()
         return Receipt(row[0], row[1], repeated=True, same=row[2] in (b"", fingerprint)) if row else None
 
+    def scored_under(self, prefix: str) -> int:
+        """Rows of the requests whose idempotency keys begin so."""
+        query = "SELECT total(rows) FROM requests WHERE key >= ? AND key < ?"
+        after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        return int(self._db.execute(query, (prefix, after)).fetchone()[0])
+
     def unfold(self, limit: int, kind: Callable[[bool], str] | None = None) -> Counter[str | None]:
-        """Make rows of `scores` from the oldest blocks of the journal, until it is empty or `limit` are made.
+        """Make sheets and lots of the oldest blocks of the journal, until it is empty or they hold `limit`
+        scores.
 
         A block that cannot be read becomes rows whose schema is minus that of the block, the first with the
         whole block as its record: they are quarantined, and `requeue` can read them later.
@@ -142,43 +147,39 @@ class Outbox(Departures, Census, Retention, DeadLetters):
         Args:
             limit: a block is unfolded whole, though it has more.
             kind: gives scores that can be read their kind, by whether they were predicted; without it they
-                have none.
+                have none, and a row each.
 
         Returns:
-            How many rows were made, by kind.
+            How many scores they were, by kind.
         """
         made: Counter[str | None] = Counter()
         while made.total() < limit and (blocks := self._oldest_blocks()):
             first, last, number = blocks[0][0], blocks[-1][0], sum(block[1] for block in blocks)
+            end = last + blocks[-1][1] - 1
             found = sheets.unfolded(blocks, kind)
             # On disk, though it could be done again: what has its kind may go on a queue at once.
             with self._transaction():
                 if self._db.execute(f"SELECT {OLDEST_BLOCK}").fetchone()[0] != first:
                     continue  # somebody else has unfolded it meanwhile
-                self._db.executemany("INSERT INTO sheets VALUES (?, ?, ?, ?)", found.sheets)
-                for start in range(0, len(found.rows), STEP):
-                    some = found.rows[start : start + STEP]
-                    # One statement for many rows: that takes half the time of one for each.
-                    self._db.execute(INSERT + ", ".join([VALUES] * len(some)), [*chain.from_iterable(some)])
+                for sheet in found.sheets:
+                    self._lay(sheet)
                 self._db.executemany(INSERT_BROKEN, found.broken)
                 self._db.execute("DELETE FROM journal WHERE first BETWEEN ? AND ?", (first, last))
                 self._db.execute("UPDATE tally SET rows = rows + ? WHERE state = 'pending'", (number,))
-            made.update(row[6] for row in found.rows)
+                self._db.execute(NUMBERED, (end,))
+            for sheet in found.sheets:
+                made[sheet.kind] += len(sheet.numbers)
             made[None] += len(found.broken)
             time.sleep(PAUSE_SECONDS)
         return +made
 
     def _oldest_blocks(self) -> list[Any]:
         """At most UNFOLD rows, or one block."""
-        found: list[Any] = []
-        rows = 0
-        with closing(self._db.execute("SELECT * FROM journal ORDER BY first")) as blocks:
-            for block in blocks:
-                rows += block[1]
-                if found and rows > UNFOLD:
-                    break
-                found.append(block)
-        return found
+        # Their sequences have no gaps.
+        query = f"SELECT * FROM journal WHERE first < {OLDEST_BLOCK} + ? ORDER BY first LIMIT ?"
+        found = self._db.execute(query, (UNFOLD, BLOCKS)).fetchall()
+        too_many = len(found) > 1 and found[-1][0] + found[-1][1] > found[0][0] + UNFOLD
+        return found[:-1] if too_many else found
 
     def add_feedback(self, items: Sequence[Feedback]) -> list[int]:
         """Write what users said of scores, all or nothing; the ids, in order.
@@ -199,6 +200,8 @@ class Outbox(Departures, Census, Retention, DeadLetters):
         return ids
 
     def _kept(self, sequence: int) -> bool:
+        if any(sequence in lot.sequences for lot in self._lots(sequence, sequence)):
+            return True
         unfolded = "SELECT 1 FROM scores WHERE sequence = ?1"
         before = "SELECT first + rows AS next FROM journal WHERE first <= ?1 ORDER BY first DESC LIMIT 1"
         block = f"SELECT 1 FROM ({before}) WHERE ?1 < next"
@@ -216,7 +219,7 @@ class Outbox(Departures, Census, Retention, DeadLetters):
         begin = "(SELECT coalesce(max(first), 0) FROM journal WHERE first <= ?)"
         query = f"SELECT * FROM journal WHERE first BETWEEN {begin} AND ? ORDER BY first"
         with self._snapshot():  # else a block that is unfolded between the two queries is in neither answer
-            found = self._scores("sequence BETWEEN ? AND ? ORDER BY sequence", first, last)
+            found = self._between(first, last)
             blocks = self._db.execute(query, (first, last)).fetchall()
         for block in blocks:
             found += [row for row in _folded(*block) if first <= row.sequence <= last]

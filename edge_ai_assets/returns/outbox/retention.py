@@ -1,21 +1,22 @@
-"""What leaves the outbox for good: what is acknowledged and old, and at the quota the least valuable.
+"""What leaves the outbox for good because it is acknowledged, or is told not to come, and is old.
 
-Of what is removed a tombstone stays, which says how many scores went and why, so that the counts stay true
-and `recount` can still catch a wrong one. Quarantined scores never go, see `deadletters`.
+What leaves it at its quota is `expiry`'s matter. Of what is removed a tombstone stays, which says how many
+scores went and why, so that the counts stay true and `recount` can still catch a wrong one. Quarantined
+scores never go, see `deadletters`.
 """
 
 # ruff: noqa: S608 (the SQL is put together from this module's own constants)
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from edge_ai_assets.returns.outbox import store
-from edge_ai_assets.returns.outbox.departures import SEALED
-from edge_ai_assets.returns.outbox.layout import DONE, PACKED, WAITING
-from edge_ai_assets.returns.outbox.schema import KINDS, Expired, Pruned, Tombstone
-from edge_ai_assets.returns.outbox.store import GIVEN, Store
+from edge_ai_assets.returns.outbox.layout import DONE, PACKED
+from edge_ai_assets.returns.outbox.lots import SPAN, Lots
+from edge_ai_assets.returns.outbox.schema import Pruned, Tombstone
+from edge_ai_assets.returns.outbox.sheets import MAX_ROWS
+from edge_ai_assets.returns.outbox.store import GIVEN
 
 ROWS = 500
 """Most scores or feedback that one transaction removes, if store.CHUNK is not less."""
@@ -25,14 +26,18 @@ ACKNOWLEDGED = "(SELECT coalesce(max(number), 0) FROM packages WHERE acknowledge
 UNASKED = """NOT EXISTS (SELECT 1 FROM feedback
     WHERE feedback.sequence = scores.sequence AND feedback.disposition IS NULL)"""
 """No feedback needs the score to be packed itself."""
+UNASKED_LOT = """NOT EXISTS (SELECT 1 FROM feedback
+    WHERE feedback.sequence BETWEEN lots.first AND lots.last AND feedback.disposition IS NULL)"""
+"""None needs a score of the lot, nor one that lies between them."""
+EVER = 1 << 62
 BURY = """
 INSERT INTO tombstones(package, state, kind, reason, first, last, rows, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (package, state, kind, reason) DO UPDATE SET first = min(first, excluded.first),
     last = max(last, excluded.last), rows = rows + excluded.rows, at = excluded.at"""
 
 
-class Retention(Store):
-    """Removes scores in transactions of at most ROWS, so that no answer waits long for it.
+class Retention(Lots):
+    """Removes scores in transactions of at most ROWS, or some lots, so that no answer waits long for it.
 
     The file does not shrink: pages that are freed are used by what comes next, so that it stays as large as
     it was when it held most.
@@ -52,13 +57,11 @@ class Retention(Store):
         packages = self._db.execute(query.format(ACKNOWLEDGED)).fetchall()
         rows = feedback = 0
         for number, *_ in packages:
-            rows += self._prune_scores(f"{DONE} AND package = {number}", before)
-            rows += self._prune_scores(f"{PACKED} AND reason IS NULL AND package = {number}", before)
+            for state in (DONE, f"{PACKED} AND reason IS NULL"):
+                rows += self._prune_scores(f"{state} AND package = {number}", before)
             feedback += self._prune_feedback(f"package = {number}", before)
         if packages:
-            rows += self._prune_scores(
-                f"{DONE} AND package IS NULL AND sequence <= {packages[-1][1]}", before
-            )
+            rows += self._prune_scores(f"{DONE} AND package IS NULL", before, packages[-1][1])
             feedback += self._prune_feedback("package IS NULL", before)
         if rows:
             self._forget_requests()
@@ -74,87 +77,22 @@ class Retention(Store):
         empty = [known[name] for name in names if name in known and not self._holds(known[name])]
         return self._chunks(f"DELETE FROM packages WHERE number IN {GIVEN}", [(empty,)], redone=True)
 
-    def drop_withheld(self, bytes_to_free: int, at: int) -> int:
-        """Remove scores that were withheld and that no package accounts for, the oldest first: under a policy
-        that lists nothing no package is ever made, and `prune` would wait for its acknowledgement for ever.
-
-        They stay counted as withheld, and a score on which feedback waits stays.
-
-        Args:
-            bytes_to_free: stops when so many are free that were not; a transaction may free more.
-            at: µs, for the tombstones.
-
-        Returns:
-            How many scores went.
-        """
-        some = f"{DONE} AND package IS NULL AND disposition = 'withheld' AND {UNASKED} ORDER BY scored_at"
-        aim, dropped = self.size() - bytes_to_free, 0
-        while self.size() > aim and (gone := self._remove(some, (), at)):
-            dropped += gone
-            time.sleep(store.PAUSE_SECONDS)
-        if dropped:
-            self._forget_requests()
-        return dropped
-
-    def expire(
-        self, bytes_to_free: int, at: int, reason: str, sent: Mapping[str, int] | None = None
-    ) -> Expired:
-        """Remove the least valuable of what waits: in the order of schema.KINDS, the oldest first.
-
-        What is in a package stays, and a score on which feedback waits; what is in the journal can expire
-        only after it was unfolded. Nobody may seal meanwhile: the next package tells of what expired before.
-
-        Args:
-            bytes_to_free: stops when so many are free that were not; a transaction may free more.
-            at: µs.
-            reason: in words, for the tombstone and the next package.
-            sent: by kind, up to which sequence scores may be under way already, on a queue say: they stay.
-
-        Returns:
-            What went; less than asked for when nothing more may go.
-        """
-        by_kind: Counter[str] = Counter()
-        freed, under_way = 0, sent or {}
-        for kind in KINDS:
-            while freed < bytes_to_free:
-                rows, size = self._expire_some(kind, at, reason, under_way.get(kind, 0))
-                if not rows:
-                    break
-                by_kind[kind] += rows
-                freed += size
-                time.sleep(store.PAUSE_SECONDS)
-        if by_kind:
-            self._forget_requests()
-        return Expired(by_kind.total(), dict(by_kind), freed)
-
-    def _expire_some(self, kind: str, at: int, reason: str, after: int = 0) -> tuple[int, int]:
-        """In one transaction; rows and bytes that went."""
-        oldest = f"kind = ? AND sequence > ? AND {WAITING} AND {UNASKED} ORDER BY sequence LIMIT {_some()}"
-        with self._transaction():
-            size = self.size()
-            found = self._db.execute(
-                f"SELECT sequence, sheet FROM scores WHERE {oldest}", (kind, after)
-            ).fetchall()
-            if found:
-                (package,) = self._db.execute(f"SELECT {SEALED} + 1").fetchone()
-                self._delete(found)
-                self._bury(package, "expired", kind, reason, [sequence for sequence, _ in found], at)
-            return len(found), size - self.size()
-
     def tombstones(self) -> list[Tombstone]:
         """Of all that was removed, by package and reason."""
         columns = ", ".join(Tombstone.__struct_fields__)
         found = self._db.execute(f"SELECT {columns} FROM tombstones ORDER BY package, state, kind, reason")
         return [Tombstone(*row) for row in found]
 
-    def expired_for(self, number: int) -> dict[str, int]:
-        """How many scores expired after the package before this one, by reason."""
-        query = "SELECT reason, sum(rows) FROM tombstones WHERE package = ? AND state = 'expired' GROUP BY 1"
-        return dict(self._db.execute(query, (number,)).fetchall())
-
-    def _prune_scores(self, where: str, before: int) -> int:
+    def _prune_scores(self, where: str, before: int, through: int = EVER) -> int:
+        """Those with a sequence up to `through`; how many."""
+        some, lots = (before, through), f"{where} AND oldest < ? AND first <= ?"
+        partly = f"SELECT first FROM lots WHERE {lots} AND NOT (newest < ? AND last <= ? AND {UNASKED_LOT})"
+        for (first,) in self._db.execute(partly, some * 2).fetchall():
+            self._divide(first)
+        rows = f"{where} AND scored_at < ? AND sequence <= ? AND {UNASKED}"
+        lots += f" AND newest < ? AND last <= ? AND {UNASKED_LOT}"
         pruned = 0
-        while gone := self._remove(f"{where} AND scored_at < ? AND {UNASKED}", (before,), before):
+        while gone := self._remove(rows, some, before) or self._remove_lots(lots, some * 2, before):
             pruned += gone
             time.sleep(store.PAUSE_SECONDS)
         return pruned
@@ -168,14 +106,32 @@ class Retention(Store):
         if not self._db.execute(f"{some} 1", values).fetchone():
             return 0
         with self._transaction(redone=True):
-            found = self._db.execute(f"{some} {_some()}", values).fetchall()
+            found = self._db.execute(f"{some} {most()}", values).fetchall()
             self._delete([row[3:] for row in found])
             groups: dict[tuple[str, str, str], list[int]] = {}
             for state, kind, reason, sequence, _ in found:
                 groups.setdefault((state, kind, reason or ""), []).append(sequence)
-            for (state, kind, reason), sequences in groups.items():
-                self._bury(0, state, kind, reason, sequences, at)
+            for about, sequences in groups.items():
+                self._bury(0, *about, (min(sequences), max(sequences), len(sequences)), at)
         return len(found)
+
+    def _remove_lots(self, where: str, values: tuple[int, ...], at: int, most: int | None = None) -> int:
+        """The same of whole lots."""
+        columns = "coalesce(disposition, 'uploaded'), kind, iif(disposition = 'withheld', reason, '')"
+        some = f"SELECT {columns}, first, last, rows FROM lots WHERE {where} LIMIT"
+        if not self._db.execute(f"{some} 1", values).fetchone():
+            return 0
+        removed = 0
+        with self._transaction(redone=True):
+            deadline = time.monotonic() + store.HOLD_SECONDS
+            found = self._db.execute(f"{some} {most or max(store.CHUNK // MAX_ROWS, 1)}", values).fetchall()
+            for state, kind, reason, *ends in found:
+                self._delete_lot(ends[0])
+                self._bury(0, state, kind, reason or "", ends, at)
+                removed += ends[2]
+                if time.monotonic() > deadline:
+                    break
+        return removed
 
     def _delete(self, rows: Sequence[tuple[int, int | None]]) -> None:
         """Scores by sequence and sheet, and the sheets of which no score is left."""
@@ -184,15 +140,22 @@ class Retention(Store):
         touched = {(sheet,) for _, sheet in rows}
         self._db.executemany(f"DELETE FROM sheets WHERE first = ? AND NOT {left}", touched)
 
-    def _bury(self, package: int, state: str, kind: str, reason: str, sequences: list[int], at: int) -> None:
-        """Count what was deleted in this transaction: the trigger took it from the tally."""
-        ends = min(sequences), max(sequences), len(sequences)
+    def _delete_lot(self, first: int) -> None:
+        for table in ("lots", "sheets"):
+            self._db.execute(f"DELETE FROM {table} WHERE first = ?", (first,))
+
+    def _bury(self, package: int, state: str, kind: str, reason: str, ends: Sequence[int], at: int) -> None:
+        """Count what was deleted in this transaction: the trigger took it from the tally.
+
+        Args:
+            ends: lowest and highest sequence, and how many they are.
+        """
         self._db.execute(BURY, (package, state, kind, reason, *ends, at))
-        self._db.execute("UPDATE tally SET rows = rows + ? WHERE state = ?", (len(sequences), state))
+        self._db.execute("UPDATE tally SET rows = rows + ? WHERE state = ?", (ends[2], state))
 
     def _prune_feedback(self, where: str, before: int) -> int:
         some = f"SELECT id FROM feedback WHERE {DONE} AND {where} AND given_at < ? LIMIT"
-        delete = f"DELETE FROM feedback WHERE id IN ({some} {_some()})"
+        delete = f"DELETE FROM feedback WHERE id IN ({some} {most()})"
         pruned = 0
         while self._db.execute(f"{some} 1", (before,)).fetchone():
             with self._transaction(redone=True):
@@ -201,14 +164,17 @@ class Retention(Store):
         return pruned
 
     def _forget_requests(self) -> None:
-        """Remove the keys of requests of which no score is left.
+        """Remove the keys of requests of which no score is left, nor a lot that lies about them.
 
         All keys are looked at, KEYS at a time and without the write lock: an index by sequence would make
         each scoring request with a key write one page more.
         """
-        kept = "EXISTS (SELECT 1 FROM scores WHERE sequence BETWEEN first AND first + requests.rows - 1)"
+        end = "requests.first + requests.rows - 1"
+        kept = f"EXISTS (SELECT 1 FROM scores WHERE sequence BETWEEN first AND {end})"
+        near = f"lots.first BETWEEN requests.first - {SPAN} AND {end}"
+        lots = f"EXISTS (SELECT 1 FROM lots WHERE {near} AND last >= requests.first)"
         folded = "first + rows > (SELECT first FROM journal ORDER BY first LIMIT 1)"
-        page = f"SELECT key, {kept} OR coalesce({folded}, false) FROM requests"
+        page = f"SELECT key, {kept} OR {lots} OR coalesce({folded}, false) FROM requests"
         page += " WHERE key {} ? ORDER BY key LIMIT ?"
         found = self._db.execute(page.format(">="), ("", KEYS)).fetchall()
         while found:
@@ -220,11 +186,12 @@ class Retention(Store):
         """Whether a score or feedback of a package is kept."""
         tables = [
             f"EXISTS (SELECT 1 FROM {table} WHERE package = ?1 AND {state})"
-            for table in ("scores", "feedback")
+            for table in ("scores", "lots", "feedback")
             for state in (DONE, "disposition IS NULL")
         ]
         return bool(self._db.execute(f"SELECT {' OR '.join(tables)}", (package,)).fetchone()[0])
 
 
-def _some() -> int:
+def most() -> int:
+    """Scores or feedback."""
     return min(store.CHUNK, ROWS)

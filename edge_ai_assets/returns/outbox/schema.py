@@ -11,10 +11,11 @@ import msgspec
 
 from edge_ai_assets.returns.outbox.journal import BLOCK_SCHEMA
 
-FORMAT = 4
+FORMAT = 5
 """Of the file, in `PRAGMA user_version`."""
 RECORD_SCHEMA = 1
-"""Version of the records: {"inputs": {name: value}, "context": {"_time": iso, "_run": text, "_row": n}}"""
+"""Version of the records: {"inputs": {name: value}, "context": {"_time": iso, "_run": text, "_row": n,
+"_asset": text}}. What is added to the context is passed over by a version that does not know it."""
 KINDS = ("normal", "anomaly")
 """What a score may be, the least valuable first: in this order they expire."""
 
@@ -27,6 +28,7 @@ class Context(msgspec.Struct, frozen=True):
     time: str | None = msgspec.field(default=None, name="_time")
     run: str | None = msgspec.field(default=None, name="_run")
     row: int | None = msgspec.field(default=None, name="_row")
+    asset: str | None = msgspec.field(default=None, name="_asset")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -47,9 +49,9 @@ def decode(row: ScoreRow) -> Record:
         ValueError: its schema is not known here, or it is not what its schema says.
     """
     if row.schema < 0:
-        raise ValueError(
-            f"its block, of schema {-row.schema}, could not be read by a version that knows {BLOCK_SCHEMA}"
-        )
+        known = -row.schema <= BLOCK_SCHEMA
+        why = ": it is damaged" if known else f" by a version that knows {BLOCK_SCHEMA}"
+        raise ValueError(f"its block, of schema {-row.schema}, could not be read{why}")
     if not (read := DECODERS.get(row.schema)):
         raise ValueError(f"record schema {row.schema} is not known, this version reads {_known()}")
     try:

@@ -69,13 +69,9 @@ class Store:
                 raise OutboxError(
                     f"{path}: outbox format {found}, this version reads {version}; use a newer one"
                 )
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
             self._db.close()
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
-                raise OutboxError(f"{path} is no outbox: it is no SQLite file") from error
-            raise
-        except BaseException:
-            self._db.close()
+            self._name_damage(error)
             raise
 
     def _connect(self) -> sqlite3.Connection:
@@ -85,11 +81,23 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        self._name_damage(error)
 
     def close(self) -> None:
         self._db.close()
+
+    def _name_damage(self, error: BaseException | None) -> None:
+        """Raise OutboxError if SQLite found that the file itself is broken: it says so without its name."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_NOTADB:
+            raise OutboxError(f"{self.path} is no outbox: it is no SQLite file") from error
+        if code == sqlite3.SQLITE_CORRUPT:
+            raise OutboxError(
+                f"{self.path} is damaged: {error}; stop the site's service, copy the file, and take what is "
+                "whole from the copy (sqlite3 FILE .recover)"
+            ) from error
 
     def size(self) -> int:
         """Bytes that the file holds, without those that are free for what comes next."""

@@ -30,8 +30,8 @@ def insights(parts: Sequence[tuple[Columns, Mapping[str, Column]]]) -> pa.Table:
     made: dict[str, Any] = {
         "sequence": _joined([scores.sequences for scores, _ in parts], np.int64),
         "scored_at": _joined([scores.times for scores, _ in parts], np.int64),
-        "release": [one for scores, _ in parts for one in [scores.release] * len(scores)],
-        "kind": [one for scores, _ in parts for one in [scores.kind] * len(scores)],
+        "release": _repeated([(scores.release, len(scores)) for scores, _ in parts]),
+        "kind": _repeated([(scores.kind, len(scores)) for scores, _ in parts]),
         "score": None,
         "predicted": None,
     }
@@ -53,6 +53,15 @@ def insights(parts: Sequence[tuple[Columns, Mapping[str, Column]]]) -> pa.Table:
     table = pa.table(columns | ({"fields": struct(fields)} if fields else {}))
     order = np.argsort(made["sequence"], kind="stable")
     return table if (np.diff(order) == 1).all() else table.take(order)
+
+
+def _repeated(texts: Sequence[tuple[str | None, int]]) -> pa.Array:
+    """Each so many times."""
+    import pyarrow as pa
+
+    return pa.concat_arrays(
+        [pa.array([], pa.string()), *(pa.repeat(pa.scalar(text, pa.string()), n) for text, n in texts)]
+    )
 
 
 def _joined(arrays: Sequence[np.ndarray], kind: type) -> np.ndarray:

@@ -69,7 +69,7 @@ def _manifest(payload: bytes) -> Manifest:
         if not isinstance(found, dict):
             raise PackageError("the manifest is malformed: it is no object")
         version = found.get("format")
-        if version not in (1, FORMAT):
+        if version not in range(1, FORMAT + 1):
             raise PackageError(f"package format {version}, this version reads 1 to {FORMAT}")
         manifest = msgspec.convert(found, Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

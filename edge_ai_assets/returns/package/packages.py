@@ -3,7 +3,7 @@
 One ZIP, nothing compressed twice, with these members in this order:
 
 - `manifest.dsse`: the manifest as JSON, signed by the site's key in a DSSE envelope;
-- what the manifest gives digest and size of, in the order of `parts.MEMBERS`. In format 2 an empty one is
+- what the manifest gives digest and size of, in the order of `parts.MEMBERS`. Since format 2 an empty one is
   left out; in format 1 there are always insights, feedback and histograms, and nothing else.
 
 The same content gives the same bytes, and a reader accepts no other bytes than those: what a ZIP keeps
@@ -173,8 +173,8 @@ def read(source: Path | bytes, keys: Sequence[Ed25519PublicKey], *, max_bytes: i
             if name == LINEAGE:
                 lineage = members.read_lines(parts[name], member.rows, MAX_LINEAGE)
             else:
-                texts = manifest.format == 1
-                tables[name] = members.read_table(name, parts[name], member.rows, 8 * max_bytes, texts=texts)
+                limit = 8 * max_bytes
+                tables[name] = members.read_table(name, parts[name], member.rows, limit, form=manifest.format)
         except MemberError as error:
             raise PackageError(f"{name} {error}") from error
     first, last = manifest.lineage

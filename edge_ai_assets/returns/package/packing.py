@@ -14,6 +14,7 @@ from the rows it claims. Whoever expires takes `lock` of the same spool.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
+READ_ONLY = 0o444
+"""Mode of a sealed file: laid out, it is the spool's under a second name, and nobody may write to it."""
+
+
 class SpoolFull(RuntimeError):
     """The packages in the spool that are not acknowledged hold as much as they may: nothing was packed.
 
@@ -42,12 +47,10 @@ class SpoolFull(RuntimeError):
 
 
 class Sealed(msgspec.Struct, frozen=True):
-    """What one step packed and held back."""
+    """What one step packed."""
 
     package: PackageRow
     path: Path
-    withheld: dict[str, int]
-    """Scores and feedback that stay, by reason."""
     histograms: int
     notes_dropped: int
     """Feedback whose free text stayed because nobody listed it."""
@@ -73,6 +76,7 @@ def pack(
     window_minutes: int = 60,
     spool_bytes: int | None = None,
     outbox_bytes: int | None = None,
+    stays: Counter[str] | None = None,
 ) -> Sealed | None:
     """Apply the policy to what waits and seal what may leave as one package.
 
@@ -98,6 +102,7 @@ def pack(
             None for no bound. One package may go over it.
         outbox_bytes: no normal scores are packed while those that such packages account for hold that many
             of the outbox; None for no bound.
+        stays: gets the scores and feedback that stay, by reason: also those that no package tells of.
 
     Returns:
         What was sealed; None when nothing is left that may leave. Either way, records that may not leave are
@@ -124,6 +129,8 @@ def pack(
                 break
             outbox.dispose("withheld", content.withheld)
             outbox.dispose("withheld", content.withheld_feedback, table="feedback")
+            if stays is not None:
+                stays.update(content.reasons)
             if not more:
                 return None
         number, previous = (last.number + 1, last.digest) if last else (1, "")
@@ -164,7 +171,7 @@ def pack(
             event_id=mark.storage_id,
             event_number=mark.number,
         )
-        with durable.replacing(spool / package.name) as file:
+        with durable.replacing(spool / package.name, READ_ONLY) as file:
             file.write(data)
         outbox.seal(
             package,
@@ -173,10 +180,11 @@ def pack(
             content.withheld,
             content.withheld_feedback,
         )
+        if stays is not None:
+            stays.update(content.reasons)
     return Sealed(
         package=package,
         path=spool / package.name,
-        withheld=content.reasons,
         histograms=len(content.histograms),
         notes_dropped=content.notes_dropped,
         aggregates=len(content.aggregates),

@@ -1,4 +1,4 @@
-"""What a return package holds: its manifest, its rows, the columns of its members. Format 2.
+"""What a return package holds: its manifest, its rows, the columns of its members. Format 3.
 
 How rows become the bytes of a member is `members`' work, how members become a file that is checked coming
 back `packages`'.
@@ -16,7 +16,7 @@ from edge_ai_assets.returns.outbox.schema import Tally, Value
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 2
+FORMAT = 3
 TABLES = INSIGHTS, FEEDBACK, HISTOGRAMS, AGGREGATES, SKETCHES = (
     "insights.parquet",
     "feedback.parquet",
@@ -26,6 +26,8 @@ TABLES = INSIGHTS, FEEDBACK, HISTOGRAMS, AGGREGATES, SKETCHES = (
 )
 LINEAGE = "lineage.jsonl.zst"
 MEMBERS = (*TABLES, LINEAGE)
+OPTIONAL = {AGGREGATES: "asset"}
+"""By member, the last column, which a file may be without; the formats before 3 have none of them."""
 MAX_INVENTORY = 1_000
 
 
@@ -105,7 +107,8 @@ class Word(msgspec.Struct, frozen=True):
 
 
 class Aggregate(msgspec.Struct, frozen=True):
-    """Scores of a release and a window of time; partial: what several packages say of a window adds up."""
+    """Scores of a release, a window of time and a plant asset; partial: what several packages say of one adds
+    up."""
 
     release: str
     window: int
@@ -116,6 +119,8 @@ class Aggregate(msgspec.Struct, frozen=True):
     outside: int | None
     """Rows with a value outside the range that was trained on."""
     score_sum: float | None
+    asset: str | None = None
+    """As the policy lets it out. Null: of all assets that the package does not tell of by themselves."""
 
 
 class Sketch(msgspec.Struct, frozen=True):
@@ -148,7 +153,8 @@ def name_of(site: str, number: int) -> str:
 
 def schemas() -> dict[str, pa.Schema]:
     """The columns of each table as a reader gets it; times are µs UTC, `fields` is JSON text with sorted
-    keys. In a file of format 2, `fields` is a struct with a column for each field.
+    keys. In a file since format 2, `fields` is a struct with a column for each field. What is OPTIONAL is in
+    a file only if a row has a value there.
     """
     import pyarrow as pa
 
@@ -193,6 +199,7 @@ def schemas() -> dict[str, pa.Schema]:
                 "anomalies": pa.int64(),
                 "outside": pa.int64(),
                 "score_sum": pa.float64(),
+                "asset": pa.string(),
             }
         ),
         SKETCHES: pa.schema(

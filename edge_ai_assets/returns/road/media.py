@@ -17,15 +17,19 @@ import msgspec
 
 from edge_ai_assets.delivery import durable
 from edge_ai_assets.returns import clock
-from edge_ai_assets.returns.egress.ledger import Ledger
+from edge_ai_assets.returns.egress.ledger import MEDIA, Ledger
 from edge_ai_assets.returns.outbox.outbox import Outbox, PackageRow
 from edge_ai_assets.returns.package import archives, packages
 from edge_ai_assets.returns.package.foreign import Rejected, opened, package_of
+from edge_ai_assets.returns.package.packing import READ_ONLY
 from edge_ai_assets.returns.package.parts import name_of
+from edge_ai_assets.returns.road.roads import SpoolError
 from edge_ai_assets.returns.road.uplink import BLOCK, LOCK, digest_of, leaving_as
 
 MARGIN = 1024 * 1024
 """Bytes that are left free on a medium, for its file system."""
+MAX_LABEL = 200
+"""Characters: it stands in each line of the ledger."""
 Progress = Callable[[int], None]
 """Told how many bytes more are done."""
 
@@ -46,6 +50,9 @@ class Exported(msgspec.Struct, frozen=True):
     """Packages that did not fit: they go on another medium, with `only_new`."""
     names: list[str]
     """Of the packages that were copied."""
+    lost: dict[str, str] = {}
+    """Packages whose file in the spool is lost or damaged, with what to do about it; those after them were
+    copied."""
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -86,22 +93,28 @@ def export(
         into: a folder of the medium. It is not made: that might be where a medium is not mounted.
         limit_bytes: most that is copied; what is free on the medium bounds it anyway.
         only_new: leave out what was exported before.
-        label: names the medium in the ledger; its path when absent.
+        label: names the medium in the ledger, in at most MAX_LABEL characters; its path when absent.
         link: for a folder at the site itself: on the spool's disk a package is there under a second name, and
-            takes no room, where the file system can do so. Whoever writes to it changes the spool's.
+            takes no room, where the file system can do so. Nobody may write to it, it might be the spool's.
 
     Raises:
-        MediaError: there is no such folder, not even the first package fits, or another file has the name of
-            a package.
-        UplinkError: a package in the spool is not what was sealed.
-        OSError: a package is gone from the spool, or the medium cannot be written.
+        MediaError: there is no such folder, not even the first package fits, another file has the name of
+            a package, or the label is too long or not printable.
+        OSError: the medium cannot be written.
     """
+    if label is not None and not (len(label) <= MAX_LABEL and label.isprintable()):
+        raise MediaError(
+            f"the label has {len(label)} characters: it stands in each line of the ledger, so give at most "
+            f"{MAX_LABEL}, all printable"
+        )
     if not into.is_dir():
         raise MediaError(f"{into} is no folder: is the medium mounted?")
-    destination = f"media:{label or into.absolute()}"
+    destination = f"{MEDIA}{label or into.absolute()}"
     names: list[str] = []
+    lost: dict[str, str] = {}
     there = left = copied = 0
     with durable.locked(spool / LOCK):
+        durable.sync_folder(into)  # a killed export may have left names that a power cut would undo
         for package in _unacknowledged(outbox, only_new):
             final = into / package.name
             _partial(final).unlink(missing_ok=True)  # of a killed export; it takes up room
@@ -112,7 +125,11 @@ def export(
                 left += 1
                 continue
             else:
-                leaving = leaving_as(ledger, spool, package, destination, now)
+                try:
+                    leaving = leaving_as(ledger, spool, package, destination, now)
+                except SpoolError as error:  # it must not keep the others from leaving
+                    lost[package.name] = str(error)
+                    continue
                 _put(spool / package.name, final, leaving, progress, link)
                 names.append(package.name)
                 copied += package.bytes
@@ -122,7 +139,7 @@ def export(
             f"{into} has no room for {left} packages: {shutil.disk_usage(into).free} bytes are free"
             + (f", and {limit_bytes} are allowed" if limit_bytes is not None else "")
         )
-    return Exported(len(names), copied, there, left, names)
+    return Exported(len(names), copied, there, left, names, lost)
 
 
 def import_(
@@ -208,13 +225,16 @@ def _put(
         size = source.stat().st_size
         for first in range(0, size, BLOCK):
             leaving(first, min(first + BLOCK, size))
+        source.chmod(READ_ONLY)  # a version before this one sealed it for writing
         if _linked(source, partial):
             os.rename(partial, final)
             durable.sync_folder(final.parent)
             progress(size)
             return
     with source.open("rb") as file:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        handle = os.open(
+            partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, READ_ONLY if link else 0o644
+        )
         with os.fdopen(handle, "wb") as target:
             first = 0
             while block := file.read(BLOCK):
@@ -270,6 +290,7 @@ def _take(
                         f"another file of this name is in {folder}: run the inbox first, which sorts out "
                         "damaged ones, then import again"
                     ) from None
+                durable.sync_folder(folder)  # whoever gave it the name may have been killed before that
                 return None
             durable.sync_folder(folder)
         finally:

@@ -13,6 +13,10 @@ class UplinkError(RuntimeError):
     """A package cannot be delivered, and trying again will not help; the message says why."""
 
 
+class SpoolError(UplinkError):
+    """The file of a sealed package is lost, or is not what was sealed: it does not leave, the others do."""
+
+
 class Uplink(Protocol):
     """The road from one site to Azure. Its methods raise LinkDown when the other side cannot be reached."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from edge_ai_assets.delivery.durable import locked, open_regular, sync_folder
+from edge_ai_assets.delivery.durable import locked, make_folder, open_regular, sync_folder
 from edge_ai_assets.delivery.errors import MalformedError, MissingError
 from edge_ai_assets.returns import clock
 from edge_ai_assets.returns.egress.ledger import Entry, Ledger
@@ -26,7 +26,7 @@ from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.acknowledging import acknowledge
 from edge_ai_assets.returns.road.link import Link, LinkDown
 from edge_ai_assets.returns.road.pace import SLICE, UNBOUNDED, Pace
-from edge_ai_assets.returns.road.roads import Leaving, Uplink, UplinkError
+from edge_ai_assets.returns.road.roads import Leaving, SpoolError, Uplink, UplinkError
 from edge_ai_assets.returns.road.together import sent
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ __all__ = ["DiodeUplink", "FolderUplink", "Uplink", "UplinkError", "Uploaded", "
 log = logging.getLogger(__name__)
 
 BLOCK = 1024 * 1024
+BATCH = 1_000
+"""Packages that are looked up in one go."""
 LOCK = ".upload.lock"
 """In the spool: held by whatever lets packages leave, so that one process at a time writes the ledger."""
 
@@ -67,7 +69,9 @@ class FolderUplink:
         final = self.folder / name
         partial = self._partial(name, digest)
         sent = 0
-        if not final.exists():
+        if final.exists():
+            sync_folder(self.folder)  # whoever gave it the name may have been killed before that
+        else:
             with path.open("rb") as source, partial.open("ab") as target:
                 sent = self._blocks(source, target, path.stat().st_size, leaving)
             if (found := digest_of(partial)) != digest:
@@ -107,7 +111,7 @@ class FolderUplink:
 
     def _partial(self, name: str, digest: str) -> Path:
         partial = self.folder / ".partial" / f"{name}.{digest[:16]}"
-        partial.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(partial.parent)
         return partial
 
     def _publish(self, partial: Path, final: Path) -> None:
@@ -179,6 +183,8 @@ class Uploaded(msgspec.Struct, frozen=True):
     """Packages of which Azure's acknowledgement is new."""
     refused: str | None = None
     """Why an acknowledgement that was found is not acted upon."""
+    lost: dict[str, str] = {}
+    """Packages whose file in the spool is lost or damaged, and what to do about it; those after them went."""
 
 
 def upload(
@@ -200,21 +206,27 @@ def upload(
         keys: release keys that the site trusts: one of them must have signed an acknowledgement.
 
     Raises:
-        UplinkError: a package cannot be delivered, or its file is not what was sealed.
-        OSError: a sealed package's file is gone from the spool.
+        UplinkError: a package cannot be delivered.
     """
     names: list[str] = []
+    lost: dict[str, str] = {}
     rows = feedback = total = 0
     interrupted, applied = None, None
 
     def send(package: PackageRow, in_turn: Callable[[Leaving], Leaving]) -> int:
-        leaving = in_turn(leaving_as(ledger, spool, package, uplink.destination, now))
+        try:
+            leaving = in_turn(leaving_as(ledger, spool, package, uplink.destination, now))
+        except SpoolError as error:  # it must not keep the others from leaving
+            lost[package.name] = str(error)
+            return 0
         return uplink.send(spool / package.name, package.name, package.digest, leaving)
 
     with locked(spool / LOCK):
         try:
-            while batch := outbox.unsent():
+            while batch := [row for row in outbox.unsent(BATCH + len(lost)) if row.name not in lost]:
                 for package, size in sent(batch, uplink.together, send):
+                    if package.name in lost:
+                        continue
                     total += size
                     outbox.uploaded(package.number, now())
                     names.append(package.name)
@@ -234,6 +246,7 @@ def upload(
         names=names,
         acknowledged=applied.packages if applied else 0,
         refused=applied.refused if applied else None,
+        lost=lost,
     )
 
 
@@ -243,13 +256,21 @@ def leaving_as(
     """What to call before bytes of a package leave for a destination: it writes them into the ledger.
 
     Raises:
-        UplinkError: the file in the spool is not what was sealed: nothing of it may leave.
-        OSError: there is no such file.
+        SpoolError: the file in the spool is lost, or not what was sealed: nothing of it may leave.
     """
     path = spool / package.name
-    if (found := digest_of(path)) != package.digest:
-        raise UplinkError(
-            f"{path}: {found} is in the spool, {package.digest} was sealed: it was changed and does not leave"
+    mend = (
+        f"Put a copy of it back there, from outgoing/ or a medium, or carry that to Azure, which waits for "
+        f"package {package.number} and merges none after it until it comes"
+    )
+    try:
+        found = digest_of(path)
+    except OSError as error:
+        raise SpoolError(f"{path} cannot be read ({error.strerror}) and does not leave. {mend}") from error
+    if found != package.digest:
+        raise SpoolError(
+            f"{path}: {found} is in the spool, {package.digest} was sealed: it was changed and does not "
+            f"leave. {mend}"
         )
     policy = packages.peek(path).policy
 

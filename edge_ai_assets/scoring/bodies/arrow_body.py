@@ -33,8 +33,9 @@ def columns(body: bytes, contract: Contract) -> tuple[dict[str, Column], dict[st
 
     Args:
         body: an Arrow IPC stream, plain. Its columns are inputs and some of CONTEXT, in any order: numbers of
-            any integer or floating type; categories, `_time` and `_run` as utf8, large_utf8 or utf8_view,
-            with or without a dictionary; `_time` also as timestamp; `_row` as integers. Each may be null.
+            any integer or floating type; categories, `_time`, `_run` and `_asset` as utf8, large_utf8 or
+            utf8_view, with or without a dictionary; `_time` also as timestamp; `_row` as integers. Each may
+            be null.
         contract: says which columns are numbers and which are text.
 
     Returns:

@@ -1,8 +1,7 @@
 """CSV bodies: rows to score, feedback on scores, and an answer for who asked for CSV.
 
 Text becomes columns of values of the right kind here; which values are plausible is the contract's, what a
-row belongs to `context`'s. A score's id and a note's length are checked where those of JSON are, in
-`requests`.
+row belongs to `context`'s. A score's id is checked where those of JSON are, in `requests`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from edge_ai_assets.scoring.bodies.csv_table import table
 from edge_ai_assets.scoring.context import CONTEXT
 from edge_ai_assets.scoring.contract import Contract
 from edge_ai_assets.scoring.refused import Refused
+from edge_ai_assets.scoring.requests import MAX_FEEDBACK, FeedbackItem
 
 FEEDBACK = ("id", "correct", "note", "role")
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -58,7 +58,7 @@ def columns(
     return inputs, context
 
 
-def feedback(body: bytes) -> list[dict[str, Any]]:
+def feedback(body: bytes) -> list[FeedbackItem]:
     """What users said about scores.
 
     Args:
@@ -66,12 +66,12 @@ def feedback(body: bytes) -> list[dict[str, Any]]:
             role, the last two optional.
 
     Returns:
-        For each row the fields of a FeedbackItem; an empty note or role is left out.
+        One for each row; an empty note or role is none.
 
     Raises:
         Refused: as in `columns`.
     """
-    cells = table(body, FEEDBACK, f"a column of feedback, which are {', '.join(FEEDBACK)}")
+    cells = table(body, FEEDBACK, f"a column of feedback, which are {', '.join(FEEDBACK)}", MAX_FEEDBACK)
     for name in ("id", "correct"):
         if name not in cells:
             raise Refused(422, f"field {name!r} is missing")
@@ -85,7 +85,14 @@ def feedback(body: bytes) -> list[dict[str, Any]]:
         for item, cell in zip(items, cells.get(name, ()), strict=name in cells):
             if cell:
                 item[name] = cell
-    return items
+    return [_item(row, item) for row, item in enumerate(items)]
+
+
+def _item(row: int, fields: dict[str, Any]) -> FeedbackItem:
+    try:
+        return msgspec.convert(fields, FeedbackItem)
+    except msgspec.ValidationError as error:
+        raise Refused(422, f"row {row}: {error}") from error
 
 
 def answer(

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import csv
 import re
+from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Collection, Iterator
 from typing import NoReturn
 
 from edge_ai_assets.scoring.refused import Refused
-from edge_ai_assets.scoring.requests import limit
+from edge_ai_assets.scoring.requests import MAX_ROWS, limit
 
 MAX_RECORD = 64 * 1024
 """Characters of the header, and of each row."""
 BLOCK = 5_000
 """Rows that are split at once: no other thread runs meanwhile, and small requests are waiting."""
 SEPARATORS = ",;\t"
-LINE = re.compile(r"[^\r\n]*+(?:\r\n|\r|\n)|[^\r\n]++")
+LINE = re.compile(rb"[^\r\n]*+(?:\r\n|\r|\n)|[^\r\n]++")
+CHECKED = 64 * 1024
+"""Bytes that are decoded at once to see that they are UTF-8. As one text, a body of 32 MiB with a single
+character of four bytes would take 128."""
 
 
-def table(body: bytes, known: Collection[str], what: str) -> dict[str, list[str]]:
+def table(body: bytes, known: Collection[str], what: str, most: int = MAX_ROWS) -> dict[str, list[str]]:
     """The cells of each column.
 
     Args:
@@ -26,6 +30,7 @@ def table(body: bytes, known: Collection[str], what: str) -> dict[str, list[str]
             line is the header. Blank lines at the end are no rows; elsewhere one is a row of one empty field.
         known: names that may be in the header, in any order.
         what: what an unknown name is not.
+        most: rows that are taken.
 
     Returns:
         n texts by name, n at least 1; names without the blanks around them, texts as they are.
@@ -33,17 +38,27 @@ def table(body: bytes, known: Collection[str], what: str) -> dict[str, list[str]
     Raises:
         Refused: 400 it is no UTF-8; 413 too many rows; 422 anything else, the row (from 0) is named.
     """
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Refused(400, f"the body is no CSV in UTF-8: {error.reason} at byte {error.start}") from error
-    size = min((end for end in (text.find("\n"), text.find("\r")) if end >= 0), default=len(text))
-    if size > MAX_RECORD:
-        raise Refused(422, f"the header has {size} characters, at most {MAX_RECORD} are taken")
-    names, separator = _header(text[:size], known, what)
-    rest = text[size + (2 if text.startswith("\r\n", size) else 1) :].rstrip("\r\n")
-    cells = (_quoted if '"' in rest else _plain)(rest, separator, len(names))
+    _check(body)
+    start = len(BOM_UTF8) if body.startswith(BOM_UTF8) else 0
+    end = min((at for at in (body.find(b"\n", start), body.find(b"\r", start)) if at >= 0), default=len(body))
+    if end - start > 4 * MAX_RECORD or len(header := body[start:end].decode()) > MAX_RECORD:
+        raise Refused(422, f"the header has more than {MAX_RECORD} characters, at most so many are taken")
+    names, separator = _header(header, known, what)
+    rest = body[end + (2 if body.startswith(b"\r\n", end) else 1) :].rstrip(b"\r\n")
+    cells = (_quoted if b'"' in rest else _plain)(rest, separator, len(names), most)
     return dict(zip(names, cells, strict=True))
+
+
+def _check(body: bytes) -> None:
+    """Refuse what is no UTF-8."""
+    decoder = getincrementaldecoder("utf-8")()
+    for start in range(0, len(body), CHECKED):
+        begun = len(decoder.getstate()[0])  # bytes of a character that is cut
+        try:
+            decoder.decode(body[start : start + CHECKED], start + CHECKED >= len(body))
+        except UnicodeDecodeError as error:
+            place = start - begun + error.start
+            raise Refused(400, f"the body is no CSV in UTF-8: {error.reason} at byte {place}") from error
 
 
 def _header(line: str, known: Collection[str], what: str) -> tuple[list[str], str]:
@@ -71,25 +86,25 @@ def _header(line: str, known: Collection[str], what: str) -> tuple[list[str], st
     return names, separator
 
 
-def _plain(text: str, separator: str, width: int) -> list[list[str]]:
+def _plain(text: bytes, separator: str, width: int, most: int) -> list[list[str]]:
     """Columns of a text without quotes: half the time that `_quoted` takes, the same cells."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    limit(text.count("\n") + 1 if text else 0, "the body")
-    lines = text.split("\n")
+    text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    limit(text.count(b"\n") + 1 if text else 0, "the body", most)
+    lines, between = text.split(b"\n"), separator.encode()
     for row, line in enumerate(lines):
-        if len(line) > MAX_RECORD:
+        if len(line) > MAX_RECORD and len(line.decode()) > MAX_RECORD:
             _too_long(row)
-        if line.count(separator) != width - 1:
-            _wrong_width(row, line.count(separator) + 1, width)
+        if line.count(between) != width - 1:
+            _wrong_width(row, line.count(between) + 1, width)
     columns: list[list[str]] = [[] for _ in range(width)]
     for start in range(0, len(lines), BLOCK):
-        cells = separator.join(lines[start : start + BLOCK]).split(separator)
+        cells = between.join(lines[start : start + BLOCK]).decode().split(separator)
         for position, column in enumerate(columns):
             column += cells[position::width]
     return columns
 
 
-def _quoted(text: str, separator: str, width: int) -> list[list[str]]:
+def _quoted(text: bytes, separator: str, width: int, most: int) -> list[list[str]]:
     """Columns of a text in which fields may be quoted."""
     columns: list[list[str]] = [[] for _ in range(width)]
     block: list[list[str]] = []
@@ -98,11 +113,12 @@ def _quoted(text: str, separator: str, width: int) -> list[list[str]]:
     def lines() -> Iterator[str]:
         # The reader asks for lines until a row is complete: without a bound, one row could be all of them.
         nonlocal size
-        for line in LINE.finditer(text):  # io.StringIO would take four bytes for each of the text's
-            if size + len(line[0].rstrip("\r\n")) > MAX_RECORD:
+        for found in LINE.finditer(text):
+            line = found[0].decode()
+            if size + len(line.rstrip("\r\n")) > MAX_RECORD:
                 _too_long(row)
-            size += len(line[0])
-            yield line[0]
+            size += len(line)
+            yield line
 
     def flush() -> None:
         for column, cells in zip(columns, zip(*block, strict=True), strict=True):
@@ -117,11 +133,11 @@ def _quoted(text: str, separator: str, width: int) -> list[list[str]]:
             block.append(cells)
             row, size = row + 1, 0
             if len(block) == BLOCK:  # before there are so many lists that the garbage collector looks at them
-                limit(row, "the body")
+                limit(row, "the body", most)
                 flush()
     except csv.Error as error:
         raise Refused(422, f"row {row} is no CSV: {error}") from error
-    limit(row, "the body")
+    limit(row, "the body", most)
     if block:
         flush()
     return columns

@@ -10,10 +10,22 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from edge_ai_assets.scoring.bodies.json_faults import explained_fault
+from edge_ai_assets.scoring.bodies.json_numbers import NumbersReader
+from edge_ai_assets.scoring.bodies.json_size import bounded
 from edge_ai_assets.scoring.context import CONTEXT
-from edge_ai_assets.scoring.contract import UNKNOWN_CATEGORY, Contract
+from edge_ai_assets.scoring.contract import UNKNOWN_CATEGORY, Contract, kind_of
 from edge_ai_assets.scoring.refused import Refused
-from edge_ai_assets.scoring.requests import Rows, checked, limit, of_columns
+from edge_ai_assets.scoring.requests import (
+    MAX_FEEDBACK,
+    MAX_ROWS,
+    FeedbackBody,
+    FeedbackItem,
+    Rows,
+    checked,
+    limit,
+    of_columns,
+)
 
 T = TypeVar("T")
 ESCAPED = frozenset('"\\') | frozenset(map(chr, range(32)))
@@ -26,13 +38,23 @@ class Context(msgspec.Struct, forbid_unknown_fields=True, rename="_{}".format):
     time: list[Any] | None = None
     run: list[Any] | None = None
     row: list[Any] | None = None
+    asset: list[Any] | None = None
+
+
+class _OfScalars(msgspec.Struct, forbid_unknown_fields=True, rename="_{}".format):
+    """The same of the kinds that are right."""
+
+    time: list[str | None] | None = None
+    run: list[str | None] | None = None
+    row: list[int | None] | None = None
+    asset: list[str | None] | None = None
 
 
 class ScoreBody(msgspec.Struct, forbid_unknown_fields=True):
     """Body of POST /v1/score: either records or columns."""
 
     records: list[dict[str, Any]] | None = None
-    columns: dict[str, list[Any]] | None = None
+    columns: dict[str, Any] | None = None
     context: Context | None = None
 
 
@@ -52,8 +74,11 @@ class JsonReader:
         ]
         # msgspec gives no field a name with one of these.
         self._fast = not any(ESCAPED & set(item.name) for item in contract.inputs)
+        self._numbers = None
         if not self._fast:
             return
+        if not self._categories:
+            self._numbers = NumbersReader([item.name for item in contract.inputs])
         fields: list[Any] = []
         columns: list[Any] = []
         names: dict[str, str] = {}
@@ -66,7 +91,8 @@ class JsonReader:
                 (field, list[kind | None] | UnsetType, UNSET) if derived else (field, list[kind | None])  # type: ignore[valid-type]
             )
         names |= {name[1:]: name for name in CONTEXT}
-        fields += [(name[1:], Any, None) for name in CONTEXT]
+        # Other kinds are refused, by the explained way: whatever they hold is not made twice.
+        fields += [(name[1:], (int if name == "_row" else str) | None, None) for name in CONTEXT]
         options: dict[str, Any] = {
             "forbid_unknown_fields": True,
             "gc": False,
@@ -80,7 +106,7 @@ class JsonReader:
         self._columns: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
             msgspec.defstruct(
                 "ByColumns",
-                [("columns", block), ("context", Context | None, None)],
+                [("columns", block), ("context", _OfScalars | None, None)],
                 forbid_unknown_fields=True,
             )
         )
@@ -89,12 +115,16 @@ class JsonReader:
         """The rows of a body as in ScoreBody.
 
         Raises:
-            Refused: 400 no JSON; 413 too many rows; 422 the contract refuses it: row, field and bound are
-                named.
+            Refused: 400 no JSON; 413 too many rows, or values; 422 the contract refuses it: row, field and
+                bound are named.
         """
+        columnar = body.startswith(b'{"columns"')
+        if columnar and self._numbers is not None and (numbers := self._numbers.read(body)) is not None:
+            limit(max(map(len, numbers.values()), default=0), "columns")
+            return of_columns(numbers, {}, self._contract)._replace(columnar=True)
+        bounded(body, MAX_ROWS, len(self._contract.inputs) + len(CONTEXT))
         if not self._fast:
             return self.explained(body)
-        columnar = body.startswith(b'{"columns"')
         try:
             return self._by_columns(body) if columnar else self._by_records(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
@@ -108,13 +138,17 @@ class JsonReader:
         if request.records is not None:
             if request.context is not None:
                 raise Refused(
-                    422, "context goes with columns; a record has its _time, _run and _row in itself"
+                    422, "context goes with columns; a record has its _time, _run, _row and _asset in itself"
                 )
             limit(len(request.records), "records")
             columns, given = _columns(request.records, self._contract)
         else:
             assert request.columns is not None
             columns = request.columns
+            for name, values in columns.items():
+                if not isinstance(values, list):
+                    must = "must be a list with a value for each row"
+                    raise Refused(422, f"field {name[:200]!r} {must}, it is {kind_of(values)}")
             limit(max(map(len, columns.values()), default=0), "columns")
             given = _given(request.context)
         return of_columns(columns, given, self._contract)._replace(columnar=request.columns is not None)
@@ -122,7 +156,7 @@ class JsonReader:
     def _by_records(self, body: bytes) -> Rows:
         tuples = list(map(msgspec.structs.astuple, self._records.decode(body).records))
         limit(len(tuples), "records")
-        wide: Any = [row[:-3] for row in tuples]
+        wide: Any = [row[:-4] for row in tuples]
         texts: dict[str, Sequence[str | None]] = {}
         if self._categories:
             wide = [list(row) for row in wide]
@@ -131,9 +165,11 @@ class JsonReader:
                 for row in wide:
                     row[position] = codes.get(row[position], UNKNOWN_CATEGORY)
         context: dict[str, list[Any]] = {}
-        if [row for row in tuples if row[-3:] != _NO_CONTEXT]:
-            given = zip(*(row[-3:] for row in tuples), strict=True)
-            context = checked(dict(zip(CONTEXT, given, strict=True)), len(tuples))
+        if [row for row in tuples if row[-4:] != _NO_CONTEXT]:
+            given = dict(zip(CONTEXT, zip(*(row[-4:] for row in tuples), strict=True), strict=True))
+            if given["_asset"].count(None) == len(tuples):
+                del given["_asset"]  # so that a request without them is what it was before there were any
+            context = checked(given, len(tuples))
         return Rows(len(tuples), wide, texts, context)
 
     def _by_columns(self, body: bytes) -> Rows:
@@ -148,7 +184,17 @@ class JsonReader:
         return of_columns(columns, _given(request.context), self._contract)._replace(columnar=True)
 
 
-_NO_CONTEXT = (None, None, None)
+def feedback(body: bytes) -> list[FeedbackItem]:
+    """What users said about scores; a body as in FeedbackBody.
+
+    Raises:
+        Refused: as `JsonReader.read`.
+    """
+    bounded(body, MAX_FEEDBACK, len(FeedbackItem.__struct_fields__))
+    return decode(body, FeedbackBody).items
+
+
+_NO_CONTEXT = (None,) * len(CONTEXT)
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -160,14 +206,14 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise Refused(422, f"the body does not fit: {error}") from error
+        raise Refused(422, f"the body does not fit: {explained_fault(body, str(error))}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused(400, f"the body is no JSON in UTF-8: {error}") from error
+        raise Refused(400, f"the body is no JSON in UTF-8: {explained_fault(body, str(error))}") from error
     except RecursionError as error:
         raise Refused(400, "the body is nested too deeply") from error
 
 
-def _given(context: Context | None) -> dict[str, list[Any]]:
+def _given(context: Context | _OfScalars | None) -> dict[str, list[Any]]:
     if context is None:
         return {}
     return {name: values for name in CONTEXT if (values := getattr(context, name[1:])) is not None}

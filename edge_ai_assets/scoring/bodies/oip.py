@@ -7,7 +7,7 @@ numbers of releases. What it takes:
   datatype, a category in BYTES. A derived input may be left out. A missing number is NaN (in JSON also null),
   a missing category an empty text (in JSON also null), since a tensor has no other way to say so;
 - or, for a model whose inputs are all numbers, one tensor `features` of shape [n, inputs] in their order;
-- what a row belongs to, if wanted: `_time` and `_run` in BYTES, `_row` in a whole datatype.
+- what a row belongs to, if wanted: `_time`, `_run` and `_asset` in BYTES, `_row` in a whole datatype.
 
 What it gives: `score` FP32, `predicted` BOOL, `outside` BOOL and `id` BYTES, each of shape [n].
 
@@ -46,7 +46,7 @@ class Infer(NamedTuple):
     columns: Mapping[str, Sequence[Any] | np.ndarray]
     """As `Contract.encode` takes them, shape (rows,) each; numbers in an array, texts in a list."""
     context: Mapping[str, Sequence[Any]]
-    """Values of `_time`, `_run` and `_row`, if they came."""
+    """Values of `_time`, `_run`, `_row` and `_asset`, if they came."""
     rows: int
     id: str | None
     outputs: tuple[Output, ...]

@@ -20,7 +20,7 @@ from edge_ai_assets.scoring.requests import MAX_ROWS
 FEATURES = "features"
 
 _WHOLE = [name for name, dtype in NUMBERS.items() if dtype.kind in "iu"]
-_CONTEXT = {"_time": [TEXT], "_run": [TEXT], "_row": _WHOLE}
+_CONTEXT = {"_time": [TEXT], "_run": [TEXT], "_row": _WHOLE, "_asset": [TEXT]}
 _DATATYPES = {"number": list(NUMBERS), "category": [TEXT]}
 
 Columns = dict[str, Sequence[Any] | np.ndarray]

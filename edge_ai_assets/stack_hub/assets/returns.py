@@ -40,6 +40,7 @@ def egress(
             "expired_rows": done.room.expired,
             "dropped_rows": done.room.withheld,
             "pruned_packages": done.room.packages,
+            "removed": records(returning.removed(site), ["state", "kind", "reason", "rows", "at"]),
             "policy": done.policy,
             "kinds_that_leave": ", ".join(egress.kinds) or "none",
             "fields_that_leave": records(
@@ -76,6 +77,8 @@ def upload(
 
     def send(name: str) -> dict[str, object]:
         left = returning.let_leave(home.site(name), usecase, home.uplink, far_ends)
+        for reason in left.lost.values():
+            context.log.error("site %s: %s", name, reason)
         now = returning.as_dict(returning.counts(home.site(name)))
         return {
             "road": str(usecase.at(name).road),
@@ -85,6 +88,7 @@ def upload(
             "acknowledged_packages": left.acknowledged,
             "waiting_packages": left.waiting,
             "interrupted": left.interrupted or "no",
+            "lost_packages": "; ".join(left.lost.values()) or "none",
             **{f"outbox_{part}": rows for part, rows in now.items()},
         }
 

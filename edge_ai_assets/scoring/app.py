@@ -44,6 +44,8 @@ T = TypeVar("T")
 MAX_KEY = 200
 SMALL_BODY = 16 * 1024
 """Bodies below this size are scored on the event loop, with others; above it in a thread."""
+PLAIN_BODY = 256 * 1024
+"""Plain bodies up to this size become some ten times as much in memory, and are large to nobody."""
 LARGE_AT_ONCE = 4
 """Large requests that are more than their body at once: one is read, two are scored, one is answered. The
 others wait as they came: a body of a kilobyte can be a hundred thousand rows."""
@@ -228,9 +230,15 @@ class App:
                 return await self._in(self._parses, write)
 
     def _turn(self, request: Request) -> AbstractAsyncContextManager[Any]:
-        """What a request waits for that may take much memory; a small plain body never does."""
-        small = len(request.body) <= SMALL_BODY and b"content-encoding" not in request.headers
-        return nullcontext() if small and gate.kind(request) != ARROW else self._turns
+        """What a request waits for that may take much memory.
+
+        Not a plain body without a key: it is nothing more before it is in one of a few threads. Unless it is
+        large, or a table whose size its bytes do not tell.
+        """
+        headers, size = request.headers, len(request.body)
+        plain = b"content-encoding" not in headers and gate.kind(request) != ARROW
+        most = SMALL_BODY if b"idempotency-key" in headers else PLAIN_BODY
+        return nullcontext() if plain and size <= most else self._turns
 
     def _answer(self, answer: Answer, table: bool, columnar: bool) -> Response:
         if table:

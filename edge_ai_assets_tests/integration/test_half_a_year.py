@@ -204,9 +204,9 @@ def test_a_million_scores_come_home(sea, tmp_path_factory):
 
 
 def test_at_the_quota_the_least_valuable_expires_and_scoring_goes_on(sea, tmp_path_factory):
-    returns = Returns().model_copy(update={"quota_megabytes": 9, "retention_days": 3, "when_full": "expire"})
+    returns = Returns().model_copy(update={"quota_megabytes": 12, "retention_days": 3, "when_full": "expire"})
     ship = Ship(sea, returns, random.Random(6))
-    sail(ship, tmp_path_factory.mktemp("media"), 1_500, 9_000_000 + SEGMENT)
+    sail(ship, tmp_path_factory.mktemp("media"), 2_500, 12_000_000 + SEGMENT)
     ship.come_home()
     assert ship.gone["expired"]
     assert not ship.met["OutboxFull"], "nothing is refused where it may expire"

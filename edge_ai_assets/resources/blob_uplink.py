@@ -175,9 +175,11 @@ class BlobUplink:
             if waiting.get(block_id(first, digest, block)) != (length := min(block, size - first))
         }
         under_way: list[Future[None]] = []
-        told = 0
+        told, broken = 0, threading.Event()
         with path.open("rb") as file, ThreadPoolExecutor(MOST) as workers, self._ending() as ended:
             for first, length in missing.items():
+                if broken.is_set():
+                    break  # before more is said to leave: the room that a failed block gave back is no room
                 if first >= told:
                     told = first
                     while told in missing and told < first + RANGE * self.small:
@@ -189,13 +191,20 @@ class BlobUplink:
                 under_way = [one for one in under_way if not _came_through(one)]
                 # Nothing may fail between this and the submission: who ends it is `_through`.
                 self._under_way.begin(length, most)
-                under_way.append(workers.submit(self._through, stage, data, ended))
+                under_way.append(workers.submit(self._through, stage, data, ended, broken))
             for one in as_completed(under_way):
                 one.result()
         return sum(missing.values())
 
-    def _through(self, request: Callable[..., object], data: bytes, ended: threading.Event) -> None:
-        """Make a request with these bytes, for which there is room; on return they have come through."""
+    def _through(
+        self,
+        request: Callable[..., object],
+        data: bytes,
+        ended: threading.Event,
+        broken: threading.Event | None = None,
+    ) -> None:
+        """Make a request with these bytes, for which there is room; on return they have come through. If they
+        do not, `broken` is set before anybody gets their room."""
         began, seconds = time.monotonic(), None
         try:
             # Read piece by piece: of bytes the client would want all sent within one time-out.
@@ -207,6 +216,8 @@ class BlobUplink:
             )
             seconds = time.monotonic() - began
         finally:
+            if seconds is None and broken:
+                broken.set()
             self._under_way.end(len(data), seconds)
 
     @contextmanager

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from edge_ai_assets import here
 from edge_ai_assets.here import NotHere
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 bundle = typer.Typer(
     no_args_is_help=True, help="Releases on media: build a bundle, verify, inspect and import one."
 )
-say = Console(stderr=True)
 
 File = Annotated[
     Path,

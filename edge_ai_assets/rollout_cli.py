@@ -12,7 +12,6 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from edge_ai_assets import here
 from edge_ai_assets.usecase import Ring
@@ -25,7 +24,6 @@ rollout = typer.Typer(
     no_args_is_help=True,
     help="Releases on their way to the sites, ring by ring: look, pause, resume, roll back.",
 )
-say = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as one JSON object.")]
 Reason = Annotated[str, typer.Option(help="Why; it is recorded.")]

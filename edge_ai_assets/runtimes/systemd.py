@@ -18,7 +18,6 @@ UNITS = Path("etc/systemd/system")
 TARGET = "edge-ai.target"
 SCORING, DAEMON, WEB = "edge-ai-scoring.service", "edge-ai-dagster.service", "edge-ai-web.service"
 USERS = Path("etc/sysusers.d/edge-ai.conf")
-LOCATION = "edge_ai_assets.stack_hub"
 _SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _PLAIN = re.compile(r"/[A-Za-z0-9._/+-]*")

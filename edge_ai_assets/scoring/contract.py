@@ -19,6 +19,7 @@ import numpy as np
 FORMAT = 1
 UNKNOWN_CATEGORY = -1.0
 FLOAT32 = float(np.finfo(np.float32).max)
+_NO_ROWS = np.empty(0, np.intp)
 
 
 class ContractError(ValueError):
@@ -73,7 +74,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
 
     def encode(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Columns of values, by input name, as the matrix the model takes, in C order: all that follows."""
-        return np.ascontiguousarray(self.narrowed(self.widened(columns)))
+        return np.ascontiguousarray(self.narrowed(self.widened(columns))[0])
 
     def widened(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Columns of values, by input name, as numbers.
@@ -108,14 +109,17 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
                 wide[position] = _numbers(item, columns[item.name])
         return wide.T
 
-    def narrowed(self, wide: np.ndarray) -> np.ndarray:
+    def narrowed(self, wide: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What `widened` made, within its plausible ranges, as the matrix the model takes.
 
-        All rows and inputs are checked at once: for one row, a numpy call costs more than the work it does.
+        All rows and inputs are asked one question at once, and the rows that are not usual all others: for
+        one row, a numpy call costs more than the work it does.
 
         Returns:
-            float32, shape (n, len(inputs)), in the order of `wide`: checks of columns that came as columns
-            run along them.
+            matrix: float32, shape (n, len(inputs)), in the order of `wide`: checks of columns that came as
+                columns run along them.
+            odd: rows in which a value is missing, no known category or outside the range that was trained on;
+                rising, intp, shape (m,).
 
         Raises:
             ContractError: a value is infinite, one that float32 cannot hold, or outside its plausible range;
@@ -124,23 +128,24 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
             matrix = np.asarray(wide, np.float32)
         # Bounds in float32, too: 0.1 must be within 0.1, whether it came as float32 or float64.
+        low, high = self._usual
+        usual = (matrix >= low) & (matrix <= high)  # NaN is neither
+        if usual.all():
+            return matrix, _NO_ROWS
+        odd = np.flatnonzero(~usual.all(axis=1))
         low, high = self._plausible
-        wrong = (matrix < low) | (matrix > high)
+        wrong = (matrix[odd] < low) | (matrix[odd] > high)
         if wrong.any():
-            row = int(wrong.any(axis=1).argmax())
-            position = int(wrong[row].argmax())
+            first = int(wrong.any(axis=1).argmax())
+            row, position = int(odd[first]), int(wrong[first].argmax())
             raise ContractError(_refusal(self.inputs[position], row, float(wide[row, position])))
-        return matrix
+        return matrix, odd
 
     def beyond(self, matrix: np.ndarray) -> np.ndarray:
         """Which values lie outside the range that was trained on; bool, shape (n, len(inputs))."""
         low, high = self._trained
         beyond: np.ndarray = (matrix < low) | (matrix > high)
         return beyond
-
-    def outside(self, matrix: np.ndarray) -> np.ndarray:
-        """Which rows hold a value outside the range that was trained on; bool, shape (n,)."""
-        return np.asarray(self.beyond(matrix).any(axis=1))
 
     @cached_property
     def codes(self) -> dict[str, dict[str, float]]:
@@ -157,6 +162,13 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         high = [np.inf if item.high is None or item.kind == "category" else item.high for item in self.inputs]
         bounds = np.maximum(low, -FLOAT32), np.minimum(high, FLOAT32)
         return bounds[0].astype(np.float32), bounds[1].astype(np.float32)
+
+    @cached_property
+    def _usual(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds of what there is nothing to say about: within both others, and a known category."""
+        known = [0.0 if item.kind == "category" else -FLOAT32 for item in self.inputs]
+        low = np.maximum(self._plausible[0], self._trained[0])
+        return np.maximum(low, np.array(known, np.float32)), np.minimum(self._plausible[1], self._trained[1])
 
     @cached_property
     def _trained(self) -> tuple[np.ndarray, np.ndarray]:

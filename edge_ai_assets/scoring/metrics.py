@@ -117,9 +117,12 @@ class Metrics:
         with self._lock:
             self._observe(self._stages["parse"], SECONDS, seconds)
 
-    def scored(self, rows: int, requests: int, seconds: float) -> None:
-        """A group of requests was scored by one call of the model."""
+    def scored(self, rows: int, positive: int, requests: int, seconds: float) -> None:
+        """A group of requests was scored by one call of the model, `positive` rows at or above the
+        threshold."""
         with self._lock:
+            self._values[self._rows] += rows
+            self._values[self._positive] += positive
             self._observe(self._stages["score"], SECONDS, seconds)
             self._observe(self._group_rows, ROWS, rows)
             self._values[self._group_requests] += requests
@@ -131,15 +134,9 @@ class Metrics:
             self._observe(self._commit_rows, ROWS, rows)
             self._values[self._commit_requests] += requests
 
-    def drift(self, rows: int, positive: int, outside: np.ndarray, missing: np.ndarray) -> None:
-        """Rows were scored, `positive` of them at or above the threshold.
-
-        Args:
-            outside: values outside the trained range; missing: values missing. By input, shape (inputs,).
-        """
+    def odd(self, outside: np.ndarray, missing: np.ndarray) -> None:
+        """Values outside the trained range, and values missing, by input; shape (inputs,)."""
         with self._lock:
-            self._values[self._rows] += rows
-            self._values[self._positive] += positive
             self._outside += outside
             self._missing += missing
 

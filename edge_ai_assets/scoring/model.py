@@ -17,6 +17,8 @@ MODEL = "model.onnx"
 CONTRACT = "contract.json"
 INPUT = "features"
 OUTPUT = "scores"
+ROUNDING = 1e-4
+"""More than float32 takes a sum of 10,000 trees' votes away from 1."""
 
 
 class ModelError(ValueError):
@@ -64,6 +66,7 @@ class Model:
                 f"release {folder}: {MODEL} must take {INPUT!r} and give {OUTPUT!r}, "
                 f"it takes {sorted(names[0])} and gives {sorted(names[1])}"
             )
+        self._threshold = _least_float32(self.contract.threshold)
         self._self_test(folder)
 
     def score(self, matrix: np.ndarray) -> np.ndarray:
@@ -76,16 +79,21 @@ class Model:
             float32, shape (n,), each in [0, 1].
 
         Raises:
-            ModelError: the model gives a row no such score.
+            ModelError: the model gives a row no such score; one that rounding took ROUNDING out of it, as a
+                forest's sum of votes may be, is taken for the end of it.
         """
         given = np.ascontiguousarray(matrix, np.float32)
         scores = np.asarray(self._session.run([OUTPUT], {INPUT: given})[0], np.float32).reshape(-1)
         if scores.shape != (len(matrix),):
             raise ModelError(f"the model gave {scores.size} scores for {len(matrix)} rows")
-        right = (scores >= 0) & (scores <= 1)
-        if not right.all():
-            row = int(np.argmin(right))
-            raise ModelError(f"row {row}: the model's score is {scores[row]:g}, which is not between 0 and 1")
+        if not (scores.min() >= 0 and scores.max() <= 1):  # NaN is neither
+            right = (scores >= -ROUNDING) & (scores <= 1 + ROUNDING)
+            if not right.all():
+                row = int(np.argmin(right))
+                raise ModelError(
+                    f"row {row}: the model's score is {scores[row]:g}, which is not between 0 and 1"
+                )
+            scores = scores.clip(0, 1)
         return scores
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:
@@ -93,7 +101,7 @@ class Model:
 
         Compared in float64, as anyone will who compares the score and the threshold of an answer.
         """
-        return scores.astype(np.float64) >= self.contract.threshold
+        return scores >= self._threshold
 
     def _self_test(self, folder: Path) -> None:
         """Score trained bounds, their middle and a row with everything missing; twice, together and alone."""
@@ -117,6 +125,12 @@ class Model:
             raise ModelError(
                 f"release {folder}: the self-test failed: the same rows were given different scores"
             )
+
+
+def _least_float32(value: float) -> np.float32:
+    """The least float32 that is not below a number: those at or above the one are at or above the other."""
+    nearest = np.float32(value)
+    return nearest if float(nearest) >= value else np.nextafter(nearest, np.float32(np.inf))
 
 
 def _bound(*candidates: float | None) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +34,9 @@ THREADS = 2
 """For large requests: while one is in onnxruntime, the next is read and checked."""
 WAITING_BYTES = 64 * 1024 * 1024
 """Of large bodies, before further ones are refused; one that finds none waiting is always taken."""
+
+
+_PREDICTED = np.uint8(PREDICTED)
 
 
 class Work(NamedTuple):
@@ -79,6 +82,8 @@ class Scorer:
         """Bytes of large bodies."""
         self._pending: list[Work] = []
         self._rows = 0
+        self._scored: list[Group] = []
+        """What is not written yet."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="large-requests")
         kept = [position for position, item in enumerate(model.contract.inputs) if item.kept]
         self._names = tuple(model.contract.inputs[position].name for position in kept)
@@ -113,17 +118,21 @@ class Scorer:
             ContractError, ModelError: the rows are refused.
             Exception: as `read` and Writer.write; nothing was written.
         """
-        outcome: list[Answer | Exception] = []
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Answer | Exception] = loop.create_future()
 
         def job() -> tuple[Rows, Group]:
             rows = read()
-            return rows, self._score([Work(rows, outcome.append)], key, fingerprint)
+            return rows, self._score([Work(rows, outcome.set_result)], key, fingerprint)
 
-        rows, group = await asyncio.get_running_loop().run_in_executor(self._threads, job)
-        self._write(group)
-        if isinstance(outcome[0], Exception):
-            raise outcome[0]
-        return rows, outcome[0]
+        rows, group = await loop.run_in_executor(self._threads, job)
+        if not self._scored:
+            loop.call_soon(self._write)
+        self._scored.append(group)
+        said = await asyncio.shield(outcome)  # it is written even if nobody waits any more
+        if isinstance(said, Exception):
+            raise said
+        return rows, said
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -155,24 +164,23 @@ class Scorer:
             for work in works:
                 self._run([work])
         else:
-            self._write(group)
+            self._scored.append(group)
+            self._write()
 
     def _score(self, works: Sequence[Work], key: str | None, fingerprint: bytes) -> Group:
         began = time.perf_counter()
-        contract = self.model.contract
         wide = matrix(works[0].rows) if len(works) == 1 else _together(works)
-        narrow = contract.narrowed(wide)
+        narrow, odd = self.model.contract.narrowed(wide)
         texts = _joined([work.rows.texts for work in works], works)
-        marks, gaps = contract.beyond(narrow), np.isnan(narrow)
-        for position, name in self._categories:
-            # To the model the two are the same: what training did not know, and what was not measured.
-            for row in np.flatnonzero(narrow[:, position] == UNKNOWN_CATEGORY).tolist():
-                (marks if texts[name][row] else gaps)[row, position] = True
-        beyond, missing = _marked(marks), _marked(gaps)
         scores = self.model.score(narrow)
         predicted = self.model.predicted(scores)
-        scored = scores.astype("<f8")
-        flags = (predicted * PREDICTED + beyond.rows * OUTSIDE).astype(np.uint8)
+        flags, outside = predicted * _PREDICTED, [False] * len(wide)
+        if len(odd):
+            beyond = self._beyond(narrow, odd, texts)
+            flags[beyond] |= OUTSIDE
+            for row in beyond.tolist():
+                outside[row] = True
+        scored, labels = scores.astype("<f8"), predicted.tolist()
         batch = Batch(
             key=key,
             release=self.release,
@@ -180,9 +188,19 @@ class Scorer:
             blocks=list(self._blocks(works, texts, wide, scored, flags)),
             fingerprint=fingerprint,
         )
-        self._metrics.scored(len(wide), len(works), time.perf_counter() - began)
-        self._metrics.drift(len(wide), int(np.count_nonzero(predicted)), beyond.inputs, missing.inputs)
-        return Group(works, batch, scored.tolist(), predicted.tolist(), beyond.rows.tolist())
+        self._metrics.scored(len(wide), labels.count(True), len(works), time.perf_counter() - began)
+        return Group(works, batch, scored.tolist(), labels, outside)
+
+    def _beyond(self, narrow: np.ndarray, odd: np.ndarray, texts: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """Which of the odd rows hold a value outside the range that was trained on; they are counted."""
+        found = narrow[odd]
+        marks, gaps = self.model.contract.beyond(found), np.isnan(found)
+        for position, name in self._categories:
+            # To the model the two are the same: what training did not know, and what was not measured.
+            for place in np.flatnonzero(found[:, position] == UNKNOWN_CATEGORY).tolist():
+                (marks if texts[name][odd[place]] else gaps)[place, position] = True
+        self._metrics.odd(marks.sum(axis=0), gaps.sum(axis=0))
+        return odd[marks.any(axis=1)]
 
     def _blocks(
         self,
@@ -194,7 +212,7 @@ class Scorer:
     ) -> Iterator[tuple[int, bytes]]:
         texts = {name: values for name, values in texts.items() if name in self._names}
         context = _joined([work.rows.context for work in works], works)
-        values = np.ascontiguousarray(wide[:, self._kept], "<f8")
+        values = wide[:, self._kept].astype("<f8", copy=False)
         for start in range(0, len(wide), journal.MAX_ROWS):
             part = slice(start, start + journal.MAX_ROWS)
             block = Block(
@@ -207,17 +225,31 @@ class Scorer:
             )
             yield len(flags[part]), journal.encode(block)
 
-    def _write(self, group: Group) -> None:
+    def _write(self) -> None:
+        """Write all that is scored, in one commit: of what was scored beside the last one, too."""
+        groups, self._scored = self._scored, []
+        if not groups:
+            return
         began = time.perf_counter()
         try:
-            receipt = self._writer.write(group.batch)
-            if receipt.repeated:
-                raise Repeated(receipt)
+            receipts = self._writer.write([group.batch for group in groups])
         except Exception as error:
-            for work in group.works:
-                work.done(error)
+            for group in groups:
+                for work in group.works:
+                    work.done(error)
             return
-        self._metrics.committed(receipt.rows, len(group.works), time.perf_counter() - began)
+        fresh = [group for group, receipt in zip(groups, receipts, strict=True) if not receipt.repeated]
+        rows = sum(len(group.scores) for group in fresh)
+        requests = sum(len(group.works) for group in fresh)
+        self._metrics.committed(rows, requests, time.perf_counter() - began)
+        for group, receipt in zip(groups, receipts, strict=True):
+            self._answer(group, receipt)
+
+    def _answer(self, group: Group, receipt: Receipt) -> None:
+        if receipt.repeated:
+            for work in group.works:
+                work.done(Repeated(receipt))
+            return
         start = 0
         head = Head(self.release, group.batch.scored_at, self.model.contract.threshold)
         for work in group.works:
@@ -233,22 +265,6 @@ class Scorer:
             start = end
 
 
-class _Marked(NamedTuple):
-    """What is marked in a matrix, shape (rows, inputs)."""
-
-    rows: np.ndarray
-    """Whether a row has a mark, shape (rows,)."""
-    inputs: np.ndarray
-    """How many each input has, shape (inputs,)."""
-
-
-def _marked(marks: np.ndarray) -> _Marked:
-    """Mostly there are none, which is quickly seen: along an axis numpy is ten times slower."""
-    if not marks.any():
-        return _Marked(np.zeros(len(marks), bool), np.zeros(marks.shape[1], np.intp))
-    return _Marked(np.asarray(marks.any(axis=1)), marks.sum(axis=0))
-
-
 def _together(works: Sequence[Work]) -> np.ndarray:
     """The rows of several requests, float64, shape (rows, inputs)."""
     if all(isinstance(work.rows.wide, list) for work in works):
@@ -260,6 +276,8 @@ def _joined(columns: Sequence[dict[str, Any]], works: Sequence[Work]) -> dict[st
     """Columns of several requests as one; a request that lacks one has None there."""
     if len(columns) == 1:
         return {name: list(values) for name, values in columns[0].items()}
+    if not any(columns):
+        return {}
     joined: dict[str, list[Any]] = {name: [] for one in columns for name in one}
     for one, work in zip(columns, works, strict=True):
         missing = [None] * work.rows.number

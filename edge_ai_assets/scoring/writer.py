@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -67,14 +67,14 @@ class Writer:
     def close(self) -> None:
         self._outbox.close()
 
-    def write(self, batch: Batch) -> Receipt:
-        """Write a batch; on return it is on disk.
+    def write(self, batches: Sequence[Batch]) -> list[Receipt]:
+        """Write batches; on return they are on disk. A receipt for each.
 
         Raises:
             Busy, DiskFull, Failed: nothing was written.
-            OutboxError: the outbox refuses the batch; OutboxFull: it has reached its quota.
+            OutboxError: the outbox refuses a batch; OutboxFull: it has reached its quota.
         """
-        return self.run(lambda outbox: outbox.append([batch]))[0]
+        return self.run(lambda outbox: outbox.append(batches))
 
     def run(self, job: Callable[[Outbox], T]) -> T:
         """Call `job` with the outbox; raises what `write` or the job raises."""

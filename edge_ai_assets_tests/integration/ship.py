@@ -184,7 +184,7 @@ class Ship:
         key = f"request {first} {self.true}"
         batch = Batch(key, "r1", self.now(), [made])
         try:
-            receipt = self.writer().write(batch)
+            [receipt] = self.writer().write([batch])
         except (OutboxFull, DiskFull) as error:
             self.met[type(error).__name__] += 1
             return None

@@ -9,7 +9,9 @@ from edge_ai_assets.ml import onnx_export
 from edge_ai_assets.ml.evaluation import score
 from edge_ai_assets.ml.matrix import matrix
 from edge_ai_assets.ml.onnx_export import Parity
-from edge_ai_assets.ml.training import probability, train
+from edge_ai_assets.ml.training import Candidate, probability, train
+from edge_ai_assets.scoring import contract
+from edge_ai_assets.scoring.model import CONTRACT, MODEL, Model
 from edge_ai_assets_tests.ml.ml_cases import prepared, usecase
 
 
@@ -98,3 +100,28 @@ def test_values_next_to_a_split_point_are_scored_alike(estimator):
     candidate = train(frame, case)
     assert onnx_export.parity(onnx_export.export(candidate), candidate, frame).holds(1e-5)
     assert len(np.unique(probability(candidate.pipeline, matrix(frame, candidate.contract)))) > 1
+
+
+def test_a_forest_that_is_certain_is_believed(tmp_path):
+    """Summed as float32, the votes of all of 10 trees are 1.0000001: what rounding made of 1."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+
+    rows = np.random.default_rng(0).normal(size=(2_000, 3)).astype(np.float32)
+    forest = make_pipeline(RandomForestClassifier(10, random_state=0)).fit(rows, rows[:, 0] > 0)
+    inputs = tuple(contract.Input(name, "number", "", name) for name in "abc")
+    certain = Candidate(forest, contract.Contract("tiny", inputs, 0.5, "fault"), None, len(rows), 1)
+    (tmp_path / MODEL).write_bytes(onnx_export.export(certain))
+    contract.write(certain.contract, tmp_path / CONTRACT)
+    assert score((tmp_path / MODEL).read_bytes(), rows).max() > 1
+    assert Model(tmp_path).score(rows).max() == 1
+
+
+@pytest.mark.parametrize("name", ["hist_gradient_boosting", "random_forest", "extra_trees"])
+def test_trees_are_exported_without_the_classes_that_nobody_asks_for(name):
+    import onnx
+
+    case = usecase(estimator={"name": name})
+    graph = onnx.load_from_string(onnx_export.export(train(prepared(case), case))).graph
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("TreeEnsembleRegressor") == 1 and "TreeEnsembleClassifier" not in kinds

@@ -84,7 +84,7 @@ def test_trained_ranges_and_references_come_from_training_rows():
     assert item.trained_low == pytest.approx(frame[AIR].min(), rel=1e-6)
     assert item.trained_high == pytest.approx(frame[AIR].max(), rel=1e-6)
     assert [reference.name for reference in candidate.contract.references] == [AIR, 'a "b" `c`']
-    assert not candidate.contract.outside(matrix(frame, candidate.contract)).any()
+    assert not candidate.contract.beyond(matrix(frame, candidate.contract)).any()
 
 
 def test_an_unknown_category_is_scored():

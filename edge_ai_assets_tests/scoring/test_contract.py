@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_ai_assets.scoring import contract
-from edge_ai_assets.scoring.contract import Contract, ContractError, Input, Reference
+from edge_ai_assets.scoring.contract import UNKNOWN_CATEGORY, Contract, ContractError, Input, Reference
 from edge_ai_assets_tests.tiny_model import INPUTS
 
 CONTRACT = Contract("tiny", INPUTS, 0.5, "fault", (Reference("Temperature", (0.0, 10.0), (1, 2, 3), 0.2),))
@@ -111,9 +111,10 @@ def test_the_first_row_that_is_wrong_is_named_by_its_first_input():
 def test_rows_that_were_read_elsewhere_are_narrowed_to_the_same_matrix():
     wide = CONTRACT.widened(GOOD)
     assert wide.dtype == np.float64 and wide.shape == (2, 4)
-    np.testing.assert_array_equal(CONTRACT.narrowed(wide), CONTRACT.encode(GOOD))
-    np.testing.assert_array_equal(CONTRACT.narrowed(np.ascontiguousarray(wide)), CONTRACT.encode(GOOD))
-    assert CONTRACT.narrowed(np.ascontiguousarray(wide)).flags.c_contiguous
+    for order in (wide, np.ascontiguousarray(wide)):
+        matrix, _ = CONTRACT.narrowed(order)
+        np.testing.assert_array_equal(matrix, CONTRACT.encode(GOOD))
+        assert matrix.flags.c_contiguous == order.flags.c_contiguous
 
 
 def test_a_category_has_no_range():
@@ -144,9 +145,30 @@ def test_anything_is_either_finite_or_refused(values):
 
 def test_outside_means_outside_the_trained_range_and_missing_is_not():
     columns = {"Pressure [bar]": [0.5, 1, 20, 20.5, None], "Temperature": [5] * 5, "Pump type": ["screw"] * 5}
-    matrix = CONTRACT.encode(columns)
-    assert CONTRACT.outside(matrix).tolist() == [True, False, False, True, False]
-    assert CONTRACT.beyond(matrix).sum(axis=0).tolist() == [2, 0, 0, 0]
+    beyond = CONTRACT.beyond(CONTRACT.encode(columns))
+    assert beyond.any(axis=1).tolist() == [True, False, False, True, False]
+    assert beyond.sum(axis=0).tolist() == [2, 0, 0, 0]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.floats(0, 25, width=32),
+            st.none() | st.floats(-40, 150, width=32),
+            st.sampled_from(["screw", "centrifugal", "piston", None]),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_the_odd_rows_are_those_of_which_there_is_something_to_say(rows):
+    pressures, temperatures, kinds = map(list, zip(*rows, strict=True))
+    columns = {"Pressure [bar]": pressures, "Temperature": temperatures, "Pump type": kinds}
+    wide = CONTRACT.widened(columns)
+    matrix, odd = CONTRACT.narrowed(wide)
+    said = CONTRACT.beyond(matrix) | np.isnan(matrix)
+    said |= (wide == UNKNOWN_CATEGORY) & [item.kind == "category" for item in CONTRACT.inputs]
+    assert odd.tolist() == np.flatnonzero(said.any(axis=1)).tolist()
 
 
 def test_writing_and_reading_gives_the_same_contract_and_bytes(tmp_path: Path):

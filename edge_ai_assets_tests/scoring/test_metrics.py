@@ -66,10 +66,10 @@ def test_what_was_counted_is_what_is_read(metrics):
     metrics.answered(number["feedback"], 200, 0.2)
     metrics.answered(number["other"], 404, 0.0)
     metrics.parsed(2e-6)
-    metrics.scored(40, 32, 1e-4)
-    metrics.scored(100_001, 1, 11.0)
+    metrics.scored(40, 3, 32, 1e-4)
+    metrics.scored(100_001, 0, 1, 11.0)
     metrics.committed(40, 2, 3e-4)
-    metrics.drift(40, 3, np.array([1, 0, 0, 0]), np.array([0, 0, 5, 0]))
+    metrics.odd(np.array([1, 0, 0, 0]), np.array([0, 0, 5, 0]))
     metrics.connected(12)
     found = Scraped(metrics, waiting=9)
     assert found.of("edge_ai_requests_total", route="score", code="200") == 2
@@ -87,7 +87,7 @@ def test_what_was_counted_is_what_is_read(metrics):
     assert found.of("edge_ai_group_rows_sum") == 100_041 and found.of("edge_ai_group_requests_total") == 33
     assert found.of("edge_ai_group_rows_bucket", le="100000") == 1
     assert found.of("edge_ai_commit_rows_sum") == 40 and found.of("edge_ai_commit_requests_total") == 2
-    assert found.of("edge_ai_rows_total") == 40 and found.of("edge_ai_positive_rows_total") == 3
+    assert found.of("edge_ai_rows_total") == 100_041 and found.of("edge_ai_positive_rows_total") == 3
     assert found.of("edge_ai_outside_values_total", input="Pressure [bar]") == 1
     assert found.of("edge_ai_missing_values_total", input="Pump type") == 5
     assert found.of("edge_ai_connections") == 12 and found.of("edge_ai_waiting_bytes") == 9
@@ -106,12 +106,13 @@ def test_a_service_that_did_nothing_yet_can_be_asked(metrics):
 
 
 def test_what_was_counted_before_the_routes_were_known_is_kept(metrics):
-    metrics.scored(5, 1, 0.1)
-    metrics.drift(5, 1, NONE + 1, NONE)
+    metrics.scored(5, 1, 1, 0.1)
+    metrics.odd(NONE + 1, NONE)
     metrics.routes(["score"])
-    metrics.drift(5, 1, NONE + 1, NONE)
+    metrics.scored(5, 1, 1, 0.1)
+    metrics.odd(NONE + 1, NONE)
     found = Scraped(metrics)
-    assert found.of("edge_ai_group_rows_sum") == 5 and found.of("edge_ai_rows_total") == 10
+    assert found.of("edge_ai_group_rows_sum") == 10 and found.of("edge_ai_rows_total") == 10
     assert found.of("edge_ai_outside_values_total", input="Temperature") == 2
 
 
@@ -157,7 +158,7 @@ def test_any_name_of_an_input_can_be_read_back(names):
     inputs = tuple(Input(name, "number", "", name) for name in names)
     metrics = Metrics(None, Contract("tiny", inputs, 0.5, "fault"))
     metrics.routes(["score"])
-    metrics.drift(1, 0, np.arange(1, len(names) + 1), np.zeros(len(names), np.int64))
+    metrics.odd(np.arange(1, len(names) + 1), np.zeros(len(names), np.int64))
     text = metrics.render(**SITE).decode("utf-8", "surrogatepass")
     lines = [line for line in text.split("\n") if line.startswith("edge_ai_outside_values_total{")]
     escaped = [name.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for name in names]
@@ -174,7 +175,8 @@ def test_threads_lose_no_count(metrics):
     def count() -> None:
         for _ in range(2_000):
             metrics.answered(number, 200, 0.5)
-            metrics.drift(1, 1, NONE + 1, NONE)
+            metrics.scored(1, 1, 1, 0.1)
+            metrics.odd(NONE + 1, NONE)
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     try:
@@ -205,7 +207,8 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         "number = metrics.routes(['score', 'newer'])\n"
         "metrics.answered(number['score'], 200, 0.5)\n"
         "metrics.answered(number['newer'], 200, 0.5)\n"
-        "metrics.drift(10, 2, np.array([3, 4]), np.array([0, 0]))\n"
+        "metrics.scored(10, 2, 1, 0.1)\n"
+        "metrics.odd(np.array([3, 4]), np.array([0, 0]))\n"
         "metrics.connected(5)\n"
         "print('ready', flush=True)\n"
         "time.sleep(600)\n"
@@ -224,7 +227,8 @@ def test_one_worker_speaks_for_all_and_the_dead_keep_what_they_counted(tmp_path,
     metrics = Metrics(tmp_path, CONTRACT)
     number = metrics.routes(["score"])
     metrics.answered(number["score"], 200, 0.5)
-    metrics.drift(1, 0, NONE + 1, NONE)
+    metrics.scored(1, 0, 1, 0.1)
+    metrics.odd(NONE + 1, NONE)
     metrics.connected(2)
     both = Scraped(metrics)
     assert both.of("edge_ai_connections") == 7
@@ -248,7 +252,7 @@ def test_counters_never_go_down(tmp_path):
     for _ in range(5):
         metrics = Metrics(tmp_path, CONTRACT)
         metrics.routes(["score"])
-        metrics.drift(3, 0, NONE, NONE)
+        metrics.scored(3, 0, 1, 0.1)
         found = Scraped(metrics).of("edge_ai_rows_total")
         assert found == counted + 3
         counted = found
@@ -259,7 +263,7 @@ def test_files_that_are_not_ready_or_of_another_version_are_passed_over(tmp_path
     (tmp_path / "7-ab.counters-0").write_bytes(b"\x00\x01")
     metrics = Metrics(tmp_path, CONTRACT)
     metrics.routes(["score"])
-    metrics.drift(3, 0, NONE, NONE)
+    metrics.scored(3, 0, 1, 0.1)
     assert Scraped(metrics).of("edge_ai_rows_total") == 3
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edge_ai_assets.scoring.model import Model, ModelError
+from edge_ai_assets.scoring.model import Model, ModelError, _least_float32
 from edge_ai_assets_tests.tiny_model import WEIGHTS, tiny_model, tiny_release
 
 
@@ -29,6 +31,12 @@ def test_a_score_at_the_threshold_is_positive_and_compared_as_the_answer_shows_i
         model.predicted(scores).tolist() == [float(score) >= 0.7 for score in scores] == [False, False, True]
     )
     assert Model(tiny_release(tmp_path, threshold=0.5)).predicted(scores).tolist() == [True, True, True]
+
+
+@given(st.floats(0, 1))
+def test_scores_of_float32_are_compared_with_any_threshold_as_float64_would(threshold):
+    least = _least_float32(threshold)
+    assert float(least) >= threshold > float(np.nextafter(least, np.float32(-1)))
 
 
 def break_nothing_there(folder: Path) -> None:

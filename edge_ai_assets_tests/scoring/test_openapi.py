@@ -89,7 +89,7 @@ def test_it_is_valid_for_any_contract_and_its_example_scores_inside_the_trained_
     row = openapi_examples.record(contract)
     matrix = contract.encode({name: [value] for name, value in row.items()})
     assert matrix.shape == (1, len(contract.inputs)) and not np.isnan(matrix).any()
-    assert not contract.outside(matrix).any()
+    assert not contract.beyond(matrix).any()
     assert accepts(found, {"$ref": "#/components/schemas/Record"}, row)
 
 

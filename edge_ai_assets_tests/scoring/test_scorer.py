@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -64,10 +65,16 @@ class Disk:
         self.keys: dict[str, Receipt] = {}
         self.error: Exception | None = None
         self.last = 0
+        self.commits: list[int] = []
+        """How many batches each had."""
 
-    def write(self, batch: Batch) -> Receipt:
+    def write(self, batches: list[Batch]) -> list[Receipt]:
         if self.error is not None:
             raise self.error
+        self.commits.append(len(batches))
+        return [self._write(batch) for batch in batches]
+
+    def _write(self, batch: Batch) -> Receipt:
         if batch.key in self.keys:
             seen = self.keys[batch.key]
             return msgspec.structs.replace(seen, repeated=True)
@@ -252,6 +259,35 @@ async def test_a_large_request_is_scored_in_a_thread_and_written_in_blocks():
     assert [rows for rows, _ in site.disk.batches[0].blocks] == [journal.MAX_ROWS, journal.MAX_ROWS, 1]
     assert answer.first == 1 and len(answer.scores) == number == len(site.disk.rows())
     assert site.scorer.waiting == 0
+
+
+@on_loop
+async def test_what_is_scored_beside_a_commit_shares_the_next():
+    site = Site()
+    site.model.gate.clear()
+    large = [asyncio.create_task(site.alone(read(*[RECORD] * number))) for number in (3, 5)]
+    await asyncio.sleep(0.01)
+    site.model.gate.set()
+    time.sleep(0.1)  # the loop stands still, as while the disk works: both become ready
+    answers = [*await site.together(read(RECORD)), *[await each for each in large]]
+    assert sum(site.disk.commits) == 3 and max(site.disk.commits) > 1
+    numbers = [n for each in answers for n in range(each.first, each.first + len(each.scores))]
+    assert sorted(numbers) == list(range(1, 10))
+
+
+@on_loop
+async def test_who_waits_no_more_takes_no_answer_from_those_it_shares_a_commit_with():
+    site = Site()
+    site.model.gate.clear()
+    gone, there = (asyncio.create_task(site.alone(read(*[RECORD] * 3))) for _ in range(2))
+    await asyncio.sleep(0.01)
+    site.model.gate.set()
+    time.sleep(0.1)  # as above
+    while len(site.scorer._scored) < 2:
+        await asyncio.sleep(0)
+    gone.cancel()
+    assert len((await there).scores) == 3
+    assert gone.cancelled() and len(site.disk.rows()) == 6
 
 
 @on_loop

@@ -10,6 +10,8 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,7 @@ import sqlite3, sys
 print(sqlite3.connect(sys.argv[1]).execute("SELECT sum(rows) FROM journal").fetchone()[0])
 """
     for number in range(1, 4):
-        assert writer.write(batch(rows=number)).rows == number
+        assert writer.write([batch(rows=number)])[0].rows == number
         found = subprocess.run([sys.executable, "-c", read, path], capture_output=True, check=True)
         assert int(found.stdout) == sum(range(number + 1))
 
@@ -75,7 +77,7 @@ from edge_ai_assets.scoring.writer import Writer
 from edge_ai_assets_tests.scoring.test_writer import batch
 writer = Writer(Path({str(path)!r}))
 for _ in range(20):
-    print(writer.write(batch(3)).first, flush=True)
+    print(writer.write([batch(3)])[0].first, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -95,21 +97,21 @@ def test_an_outbox_that_is_held_is_busy_and_no_failure(writer: Writer, path: Pat
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(Busy, match="another process holds the outbox, nothing was written"):
-        writer.write(batch())
+        writer.write([batch()])
     assert writer.failure is None
     other.execute("ROLLBACK")
     other.close()
-    assert writer.write(batch()).first == 1
+    assert writer.write([batch()])[0].first == 1
 
 
 def test_a_full_disk_writes_nothing_of_the_batch_and_recovers(writer: Writer, path: Path):
-    writer.write(batch())
+    writer.write([batch()])
     db = writer._outbox._db
     db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0] + 4}")
     with pytest.raises(DiskFull, match="the disk of the outbox is full, nothing was written"):
-        writer.write(batch(50, text="x" * 2000))
+        writer.write([batch(50, text="x" * 2000)])
     assert "full" in str(writer.failure) and scored(path) == 1
-    assert writer.write(batch()).first == 2
+    assert writer.write([batch()])[0].first == 2
     assert writer.failure is None
 
 
@@ -127,12 +129,12 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, {resource.RLIM_INFINITY}))
 written = 0
 try:
     while True:
-        writer.write(batch(100, text="x" * 200))
+        writer.write([batch(100, text="x" * 200)])
         written += 100
 except (DiskFull, Failed):
     assert writer.failure
 resource.setrlimit(resource.RLIMIT_FSIZE, ({resource.RLIM_INFINITY}, {resource.RLIM_INFINITY}))
-assert writer.write(batch()).first == written + 1
+assert writer.write([batch()])[0].first == written + 1
 print(written + 1)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -148,9 +150,9 @@ def test_any_other_error_of_the_disk_is_a_failure_until_it_can_write(writer: Wri
         patch.setattr(Outbox, "append", fail)
         for _ in range(2):
             with pytest.raises(Failed, match="the outbox cannot be written: disk I/O error"):
-                writer.write(batch())
+                writer.write([batch()])
     assert writer.failure == caplog.messages[-1] == "the outbox cannot be written: disk I/O error"
-    writer.write(batch())
+    writer.write([batch()])
     assert writer.failure is None
 
 
@@ -170,12 +172,12 @@ def test_a_closed_outbox_is_a_failure(path: Path):
     writer = Writer(path)
     writer.close()
     with pytest.raises(Failed, match="closed"):
-        writer.write(batch())
+        writer.write([batch()])
 
 
 def test_what_the_outbox_refuses_is_no_failure_of_it(writer: Writer):
     with pytest.raises(OutboxError, match="at least one block"):
-        writer.write(Batch(None, "r", 1, []))
+        writer.write([Batch(None, "r", 1, [])])
     with pytest.raises(OutboxError, match="no score 7"):
         writer.run(lambda outbox: outbox.add_feedback([Feedback(7, True, None, "", 1)]))
     assert writer.failure is None
@@ -186,11 +188,11 @@ def test_an_outbox_at_its_quota_is_full_until_there_is_room(path: Path):
     written = 0
     with pytest.raises(OutboxFull, match="its quota is 200000"):
         for _ in range(1000):
-            written += writer.write(batch(100, text="x" * 100)).rows
+            written += writer.write([batch(100, text="x" * 100)])[0].rows
     assert scored(path) == written > 0 and writer.failure is None
     with Outbox(path) as outbox:
         outbox._db.execute("DELETE FROM journal WHERE first < (SELECT max(first) FROM journal)")
-    assert writer.write(batch()).first == written + 1
+    assert writer.write([batch()])[0].first == written + 1
     writer.close()
 
 
@@ -218,18 +220,21 @@ def test_sequences_have_no_gap_and_a_key_counts_once(tmp_path_factory, requests)
     first, second = Writer(path), Writer(path)  # two workers
     seen: dict[str, tuple[int, int]] = {}
     fresh = 0
-    for rows, key, by_second in requests:
-        writer = second if by_second else first
-        receipt = writer.write(batch(rows, key, fingerprint=bytes([rows])))
-        assert receipt.repeated == (key in seen)
-        if receipt.repeated:
-            assert (receipt.first, receipt.rows) == seen[key]
-            assert receipt.same == (rows == seen[key][1])
-        else:
-            assert (receipt.first, receipt.rows) == (fresh + 1, rows)
-            fresh += rows
-            if key:
-                seen[key] = receipt.first, rows
+    for by_second, commit in groupby(requests, key=itemgetter(2)):
+        together = list(commit)
+        written = (second if by_second else first).write(
+            [batch(rows, key, fingerprint=bytes([rows])) for rows, key, _ in together]
+        )
+        for (rows, key, _), receipt in zip(together, written, strict=True):
+            assert receipt.repeated == (key in seen)
+            if receipt.repeated:
+                assert (receipt.first, receipt.rows) == seen[key]
+                assert receipt.same == (rows == seen[key][1])
+            else:
+                assert (receipt.first, receipt.rows) == (fresh + 1, rows)
+                fresh += rows
+                if key:
+                    seen[key] = receipt.first, rows
     first.close()
     second.close()
     assert scored(path) == fresh

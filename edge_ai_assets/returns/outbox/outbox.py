@@ -106,8 +106,8 @@ class Outbox(Departures, Census, Expiry, DeadLetters):
             raise OutboxError("a batch needs at least one block, and each block at least one row")
         receipts = []
         with self._transaction():
-            if self._quota is not None and (size := self.size()) > self._quota:
-                raise OutboxFull(f"{self.path} holds {size} bytes, its quota is {self._quota}")
+            if self._quota is not None and self._exceeds(self._quota):
+                raise OutboxFull(f"{self.path} holds {self.size()} bytes, its quota is {self._quota}")
             last = self._last_sequence()
             for batch in batches:
                 if batch.key is not None:

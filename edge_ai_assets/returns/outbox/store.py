@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -101,11 +102,21 @@ class Store:
 
     def size(self) -> int:
         """Bytes that the file holds, without those that are free for what comes next."""
-        pragma: Callable[[str], int] = lambda name: self._db.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
-        return (pragma("page_count") - pragma("freelist_count")) * pragma("page_size")
+        return (self._pragma("page_count") - self._pragma("freelist_count")) * self._page_bytes
+
+    def _exceeds(self, size: int) -> bool:
+        """Whether `size()` is above; asked before each commit, so mostly by one question instead of two."""
+        return self._pragma("page_count") * self._page_bytes > size and self.size() > size
+
+    @cached_property
+    def _page_bytes(self) -> int:
+        return self._pragma("page_size")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        return self._pragma("user_version")
 
     def _run(self, scripts: Mapping[int, str], leads_to: Mapping[int, int]) -> None:
         """Bring the file from the format it has as far as the scripts lead, whole or not at all.

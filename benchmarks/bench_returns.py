@@ -272,7 +272,7 @@ def shore() -> Iterator[tuple[str, str]]:
     from azure.core.credentials import AzureNamedKeyCredential
     from azure.core.exceptions import ServiceRequestError
 
-    from edge_ai_assets.resources.account import Account
+    from edge_ai_assets.resources.storage.account import Account
     from edge_ai_assets_tests.integration import azurite
 
     if not (

@@ -12,7 +12,7 @@ def main() -> None:
 
         sys.exit(serve(sys.argv[2:]))
     if sys.argv[1:2] == ["tokens"]:
-        from edge_ai_assets.tokens_cli import main as tokens
+        from edge_ai_assets.commands.tokens import main as tokens
 
         tokens(sys.argv[2:])
         return

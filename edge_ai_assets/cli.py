@@ -15,23 +15,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edge_ai_assets import here
 from edge_ai_assets import usecase as usecases
-from edge_ai_assets.bundle_cli import bundle
-from edge_ai_assets.doctor_cli import doctor
-from edge_ai_assets.keys_cli import keys
-from edge_ai_assets.ledger_cli import ledger
-from edge_ai_assets.link_cli import links
-from edge_ai_assets.release_cli import release
-from edge_ai_assets.returns_cli import returns
-from edge_ai_assets.rollout_cli import rollout
-from edge_ai_assets.runtime_cli import kubernetes, vm
+from edge_ai_assets.commands import here
+from edge_ai_assets.commands.bundle import bundle
+from edge_ai_assets.commands.doctor import doctor
+from edge_ai_assets.commands.keys import keys
+from edge_ai_assets.commands.ledger import ledger
+from edge_ai_assets.commands.link import links
+from edge_ai_assets.commands.release import release
+from edge_ai_assets.commands.returns import returns
+from edge_ai_assets.commands.rollout import rollout
+from edge_ai_assets.commands.runtime import kubernetes, vm
+from edge_ai_assets.commands.site import sites
+from edge_ai_assets.commands.storage import storage
+from edge_ai_assets.commands.tokens import tokens
+from edge_ai_assets.commands.withdraw import withdraw
 from edge_ai_assets.settings import Settings
-from edge_ai_assets.site_cli import sites
-from edge_ai_assets.storage_cli import storage
-from edge_ai_assets.tokens_cli import tokens
 from edge_ai_assets.usecase import UseCase, UseCaseError
-from edge_ai_assets.withdraw_cli import withdraw
 
 if TYPE_CHECKING:
     from edge_ai_assets.demo.outcome import Outcome
@@ -93,10 +93,10 @@ def exit_code(error: Exception) -> int | None:
     from edge_ai_assets.enrolment import EnrolmentError
     from edge_ai_assets.explain import UnknownInsight
     from edge_ai_assets.readings.raw import ReadingsError
-    from edge_ai_assets.resources.blob_landing import LandingError
-    from edge_ai_assets.resources.blob_mirror import MirrorError
-    from edge_ai_assets.resources.noted import NotesError
-    from edge_ai_assets.resources.secret import SecretError
+    from edge_ai_assets.resources.identity.secret import SecretError
+    from edge_ai_assets.resources.ingestion.blob_landing import LandingError
+    from edge_ai_assets.resources.mirror.blob_mirror import MirrorError
+    from edge_ai_assets.resources.storage.noted import NotesError
     from edge_ai_assets.returns.egress.ledger import LedgerError
     from edge_ai_assets.returns.hub.queue import QueueError
     from edge_ai_assets.returns.outbox.outbox import OutboxError
@@ -175,7 +175,7 @@ def demo(
 
 def _end(outcome: Outcome, as_json: bool) -> None:
     """Show what a demo showed; exit code 1 if it broke a promise."""
-    from edge_ai_assets import show
+    from edge_ai_assets.commands import show
 
     if as_json:
         _answer(show.outcome_json(outcome))
@@ -210,7 +210,7 @@ def status_(as_json: Json = False) -> None:
     At each site scored = uploaded + withheld + quarantined + expired + pending; exit code 1 if that does not
     hold.
     """
-    from edge_ai_assets import show
+    from edge_ai_assets.commands import show
     from edge_ai_assets.status import conserved, status
 
     home, usecase = here.home_and_usecase()
@@ -238,7 +238,7 @@ def score(
     """
     from rich.progress import Progress
 
-    from edge_ai_assets import show
+    from edge_ai_assets.commands import show
     from edge_ai_assets.readings.raw import ReadingsError
     from edge_ai_assets.scoring import batch
     from edge_ai_assets.scoring.client import Client
@@ -349,7 +349,7 @@ def explain(
 
     On Azure and on the site: each says what it has, and the command that says the rest on the other side.
     """
-    from edge_ai_assets import show
+    from edge_ai_assets.commands import show
     from edge_ai_assets.explain import explain as walk
 
     home, _ = here.home_and_usecase()

@@ -1,7 +1,7 @@
 """What the fields of the profiles hold: addresses, names, references to secrets, credentials.
 
-A secret itself is never here, only where it is: `resources.secret` fetches it when it is used. Which sections
-there are is `profiles`' matter.
+A secret itself is never here, only where it is: `resources.identity.secret` fetches it when it is used. Which
+sections there are is `profiles`' matter.
 """
 
 from __future__ import annotations

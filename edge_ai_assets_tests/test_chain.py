@@ -19,7 +19,7 @@ from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.signing import load_public
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml import lineage
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 from edge_ai_assets.resources.training import TrainingHere
 from edge_ai_assets.returns.inbox import daily, tables
 from edge_ai_assets.returns.outbox.outbox import Outbox
@@ -184,7 +184,7 @@ class TestAtTheSites:
     def test_nothing_waits_any_more(self, chain):
         for site in map(chain.home.site, ("north", "south", "west")):
             assert waiting.readings(site) is None
-            assert returning.conserved(site)
+            assert returning.counts(site).conserved
 
     def test_the_state_of_a_site_for_the_rollout(self, chain):
         target = pack.newest(chain.home.registry, chain.home.keys)

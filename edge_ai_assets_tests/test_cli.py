@@ -11,7 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edge_ai_assets import cli, here, metadata, runs, usecase
+from edge_ai_assets import cli, metadata, runs, usecase
+from edge_ai_assets.commands import here
 from edge_ai_assets.home import Home
 
 SIMPLE = """

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_ai_assets.resources import transport
-from edge_ai_assets.resources.account import Account
-from edge_ai_assets.resources.blob_uplink import BlobUplink
+from edge_ai_assets.resources.storage.account import Account
+from edge_ai_assets.resources.uplink import transport
+from edge_ai_assets.resources.uplink.blob_uplink import BlobUplink
 from edge_ai_assets.returns.outbox.outbox import PackageRow
 from edge_ai_assets.returns.road import together
 from edge_ai_assets.returns.road.link import LinkDown

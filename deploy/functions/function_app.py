@@ -14,9 +14,9 @@ from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from edge_ai_assets.resources.account import HUB_API_VERSION, Account
-from edge_ai_assets.resources.blob_notes import BlobNotes
-from edge_ai_assets.resources.blob_uplink import BlobUplink
+from edge_ai_assets.resources.storage.account import HUB_API_VERSION, Account
+from edge_ai_assets.resources.storage.blob_notes import BlobNotes
+from edge_ai_assets.resources.uplink.blob_uplink import BlobUplink
 from edge_ai_assets.returns.hub import rulebook
 from edge_ai_assets.returns.hub.forwarding import Forwarder
 from edge_ai_assets.returns.hub.handling import handle

@@ -15,8 +15,8 @@ import threading
 import function_app
 from azure.core.credentials import AzureNamedKeyCredential
 
-from edge_ai_assets.resources.account import HUB_API_VERSION, Account
-from edge_ai_assets.resources.storage_queue import StorageQueue
+from edge_ai_assets.resources.storage.account import HUB_API_VERSION, Account
+from edge_ai_assets.resources.storage.queue import StorageQueue
 from edge_ai_assets.returns.hub.handling import work
 from edge_ai_assets.returns.hub.queue import QueueError
 from edge_ai_assets.returns.road.link import LinkDown

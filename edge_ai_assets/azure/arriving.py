@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from edge_ai_assets.home import Home
 from edge_ai_assets.profiles import AzureProfile
-from edge_ai_assets.resources.secret import SecretError
+from edge_ai_assets.resources.identity.secret import SecretError
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets.returns.road.roads import UplinkError
 
@@ -46,7 +46,8 @@ class Arriving:
         """
         if self.profile.storage is None:
             return []
-        from edge_ai_assets.resources import blob_arrivals, configured
+        from edge_ai_assets.resources import configured
+        from edge_ai_assets.resources.uplink import blob_arrivals
 
         account = configured.storage(self.profile)
         assert account is not None
@@ -59,7 +60,8 @@ class Arriving:
         """
         if self.profile.storage is None:
             return Brought()
-        from edge_ai_assets.resources import blob_arrivals, configured
+        from edge_ai_assets.resources import configured
+        from edge_ai_assets.resources.uplink import blob_arrivals
 
         fetched: list[str] = []
         left: list[tuple[str, str]] = []

@@ -87,7 +87,7 @@ def packages_arrived(
         is missing, which no other run would bring. A container is only listed: the run fetches.
         """
         from edge_ai_assets.azure import arrivals
-        from edge_ai_assets.resources.secret import SecretError
+        from edge_ai_assets.resources.identity.secret import SecretError
         from edge_ai_assets.returns.road.link import LinkDown
         from edge_ai_assets.returns.road.roads import UplinkError
 

@@ -16,7 +16,7 @@ from edge_ai_assets.azure.feature_engine import FeatureEngine
 from edge_ai_assets.azure.landing_zone import LandingZone
 from edge_ai_assets.azure.withdraw_job import withdraw_release
 from edge_ai_assets.resources import configured
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 from edge_ai_assets.settings import Settings
 from edge_ai_assets.usecase import check_egress
 

@@ -15,7 +15,7 @@ from edge_ai_assets.usecase import UseCase
 if TYPE_CHECKING:
     from edge_ai_assets.ml.feature_plan import Manifest
     from edge_ai_assets.ml.training_set import Engine
-    from edge_ai_assets.resources.spark_engine import Cluster
+    from edge_ai_assets.resources.spark.engine import Cluster
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FeatureEngine:
     def chosen(self) -> Engine:
         from edge_ai_assets.ml import duckdb_features
         from edge_ai_assets.resources import configured
-        from edge_ai_assets.resources.spark_engine import SparkEngine
+        from edge_ai_assets.resources.spark.engine import SparkEngine
 
         section, storage = self.profile.features, self.profile.storage
         if section is None or section.engine == "duckdb":
@@ -50,8 +50,8 @@ class FeatureEngine:
 
 
 def _livy(section: Features) -> Cluster:
-    from edge_ai_assets.resources.livy import Livy
-    from edge_ai_assets.resources.secret import reveal
+    from edge_ai_assets.resources.identity.secret import reveal
+    from edge_ai_assets.resources.spark.livy import Livy
 
     assert section.endpoint is not None
     password = reveal(section.password) if section.password else None
@@ -60,7 +60,7 @@ def _livy(section: Features) -> Cluster:
 
 def _serverless(section: Features, training: Training) -> Cluster:
     from edge_ai_assets.resources import configured
-    from edge_ai_assets.resources.azure_ml_spark import ServerlessSpark
+    from edge_ai_assets.resources.spark.azure_ml import ServerlessSpark
 
     return ServerlessSpark(
         configured.workspace(training),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from edge_ai_assets.home import Home
 from edge_ai_assets.profiles import AzureProfile
 from edge_ai_assets.resources import configured
-from edge_ai_assets.resources.blob_landing import BlobLanding, Fetched
+from edge_ai_assets.resources.ingestion.blob_landing import BlobLanding, Fetched
 
 
 @dataclass(frozen=True)

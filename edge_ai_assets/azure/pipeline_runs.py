@@ -13,8 +13,8 @@ import msgspec
 from edge_ai_assets import keys
 from edge_ai_assets.azure.assets.landing import of_run
 from edge_ai_assets.profiles import Ingestion
-from edge_ai_assets.resources.data_factory import DataFactory, PipelineRun
-from edge_ai_assets.resources.patience import Refused, Unavailable
+from edge_ai_assets.resources.calling.patience import Refused, Unavailable
+from edge_ai_assets.resources.ingestion.data_factory import DataFactory, PipelineRun
 
 EVERY = 60
 """Seconds. Data Factory's list is minutes late itself, and allows a bounded number of questions."""
@@ -58,7 +58,7 @@ def pipeline_ran(section: Ingestion) -> dg.SensorDefinition:
         cursor is the update up to which all was told, with the runs that the next look finds again because
         it goes LAG back: a restart neither skips nor repeats one.
         """
-        from edge_ai_assets.resources import data_factory
+        from edge_ai_assets.resources.ingestion import data_factory
 
         now = datetime.now(UTC)
         seen = msgspec.json.decode(context.cursor, type=Seen) if context.cursor else Seen(now - FIRST)

@@ -110,6 +110,6 @@ def _vault_key(path: Path) -> VaultKey:
 
 
 def _azure(vault: str, key: Key) -> Signer:
-    from edge_ai_assets.resources.keyvault import signer
+    from edge_ai_assets.resources.identity.keyvault import signer
 
     return signer(vault, key)

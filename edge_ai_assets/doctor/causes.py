@@ -15,8 +15,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from edge_ai_assets.doctor.finding import Cause
-from edge_ai_assets.resources.account import no_credential
-from edge_ai_assets.resources.secret import SecretError
+from edge_ai_assets.resources.identity.secret import SecretError
+from edge_ai_assets.resources.storage.account import no_credential
 
 SKEW_SECONDS = 300.0
 """More than that a clock is wrong. Storage refuses what was signed a quarter of an hour ago."""

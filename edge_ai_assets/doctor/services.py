@@ -11,14 +11,14 @@ from urllib.parse import quote, urlsplit
 from edge_ai_assets.doctor import causes
 from edge_ai_assets.doctor.finding import Cause, Finding
 from edge_ai_assets.profiles import Features, Ingestion, Publishing, Registry, Training
-from edge_ai_assets.resources.secret import SecretError, reveal
+from edge_ai_assets.resources.identity.secret import SecretError, reveal
 
 SECONDS = (4.0, 8.0)
 """To connect, and to answer."""
 
 
 def ingestion(section: Ingestion) -> Finding:
-    from edge_ai_assets.resources import data_factory
+    from edge_ai_assets.resources.ingestion import data_factory
 
     where = f"{urlsplit(section.endpoint).netloc} {section.factory}/{section.pipeline}"
     return _asked("azure.ingestion", where, lambda: data_factory.configured(section).look())
@@ -32,8 +32,8 @@ def training(section: Training) -> Finding:
     where = f"{urlsplit(section.endpoint).netloc} {section.workspace}"
 
     def ask() -> None:
-        from edge_ai_assets.resources import credentials
-        from edge_ai_assets.resources.control_plane import ControlPlane
+        from edge_ai_assets.resources.calling.control_plane import ControlPlane
+        from edge_ai_assets.resources.identity import credentials
 
         scope = f"{section.endpoint}/.default"
         service = ControlPlane(
@@ -48,8 +48,8 @@ def publishing(section: Publishing) -> Finding:
     path = f"/v1.0/myorg/groups/{section.workspace}/datasets/{section.semantic_model}"
 
     def ask() -> None:
-        from edge_ai_assets.resources import credentials
-        from edge_ai_assets.resources.control_plane import ControlPlane
+        from edge_ai_assets.resources.calling.control_plane import ControlPlane
+        from edge_ai_assets.resources.identity import credentials
 
         scope = "https://analysis.windows.net/powerbi/api/.default"
         service = ControlPlane(section.endpoint, credentials.token(section.credential), scope, None, *SECONDS)

@@ -18,7 +18,7 @@ from edge_ai_assets.doctor.causes import Why
 from edge_ai_assets.doctor.finding import Cause, Finding
 from edge_ai_assets.profiles import AzureProfile, StackHubProfile
 from edge_ai_assets.resources import configured
-from edge_ai_assets.resources.account import Account, missing
+from edge_ai_assets.resources.storage.account import Account, missing
 
 NAME = ".doctor"
 CONNECT_SECONDS, READ_SECONDS = 4.0, 6.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 import re
 from importlib.metadata import distributions
-from pathlib import Path
 
 import msgspec
 
@@ -42,8 +41,3 @@ def describe() -> bytes:
             "components": components,
         }
     )
-
-
-def write(folder: Path) -> None:
-    """Write the environment of this process beside a model."""
-    (folder / NAME).write_bytes(describe())

@@ -3,7 +3,7 @@ ARGUMENTS`.
 
 It opens Pipes as the environment says and runs the module, which finds it open. So the script is the same
 wherever it runs, and knows nothing of clouds. It is what a job on Azure Machine Learning starts; the other
-end is `resources.pipes_blobs`.
+end is `resources.azure_ml.pipes_blobs`.
 """
 
 from __future__ import annotations

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edge_ai_assets import profiles
 from edge_ai_assets.home import Home
 from edge_ai_assets.profiles import AzureProfile, HubQueue, StackHubProfile, Storage, Uplink
-from edge_ai_assets.resources import credentials
-from edge_ai_assets.resources.account import Account
-from edge_ai_assets.resources.blob_notes import BlobNotes
-from edge_ai_assets.resources.blob_uplink import BlobUplink
-from edge_ai_assets.resources.storage_queue import StorageQueue
+from edge_ai_assets.resources.identity import credentials
+from edge_ai_assets.resources.storage.account import Account
+from edge_ai_assets.resources.storage.blob_notes import BlobNotes
+from edge_ai_assets.resources.storage.queue import StorageQueue
+from edge_ai_assets.resources.uplink.blob_uplink import BlobUplink
 from edge_ai_assets.returns.hub.notes import Notes
 from edge_ai_assets.returns.hub.queue import Queue
 from edge_ai_assets.returns.road.pace import UNBOUNDED, Pace
 
 if TYPE_CHECKING:
-    from edge_ai_assets.resources.azure_ml import Workspace
+    from edge_ai_assets.resources.azure_ml.workspace import Workspace
     from edge_ai_assets.resources.training import Training
 
 RENEW_SECONDS = 300
@@ -88,7 +88,7 @@ def hub_accounts(section: HubQueue) -> tuple[Account, Account]:
 
 def workspace(section: profiles.Training) -> Workspace:
     """The workspace that trains, and computes on Spark. SecretError when its secret cannot be fetched."""
-    from edge_ai_assets.resources.azure_ml import Workspace
+    from edge_ai_assets.resources.azure_ml.workspace import Workspace
 
     return Workspace(
         section.subscription,
@@ -106,8 +106,8 @@ def training(profile: AzureProfile, home: Home) -> Training:
 
     if (section := profile.training) is None or profile.storage is None:
         return TrainingHere()
-    from edge_ai_assets.resources.azure_job import Target
-    from edge_ai_assets.resources.azure_training import TrainingOnAzure
+    from edge_ai_assets.resources.azure_ml.command_job import Target
+    from edge_ai_assets.resources.azure_ml.training import TrainingOnAzure
 
     def reach() -> tuple[Workspace, Account]:
         account = storage(profile)

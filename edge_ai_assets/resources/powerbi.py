@@ -16,9 +16,9 @@ from datetime import datetime
 import msgspec
 
 from edge_ai_assets.profiles import Publishing
-from edge_ai_assets.resources import credentials
-from edge_ai_assets.resources.control_plane import Answer, ControlPlane
-from edge_ai_assets.resources.patience import Patience, Refused
+from edge_ai_assets.resources.calling.control_plane import Answer, ControlPlane
+from edge_ai_assets.resources.calling.patience import Patience, Refused
+from edge_ai_assets.resources.identity import credentials
 
 SCOPE = "https://analysis.windows.net/powerbi/api/.default"
 UNDER_WAY = "Unknown"
@@ -40,7 +40,6 @@ class Refresh(msgspec.Struct, frozen=True, rename="camel"):
     request_id: str
     status: str
     """Unknown while it goes on; Completed, Failed, Disabled, Cancelled."""
-    refresh_type: str | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
     service_exception_json: str | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_ai_assets import profiles
-from edge_ai_assets.resources import credentials
-from edge_ai_assets.resources.secret import reveal
+from edge_ai_assets.resources.identity import credentials
+from edge_ai_assets.resources.identity.secret import reveal
 
 if TYPE_CHECKING:
     from edge_ai_assets.delivery.registry import Registry

@@ -1,4 +1,4 @@
-"""Where candidates are trained: here, by a subprocess. `azure_training` has the other place.
+"""Where candidates are trained: here, by a subprocess. `azure_ml.training` has the other place.
 
 Both run the same script, `ml.train`, over Dagster Pipes, and give back what it reported. What is made of
 that is the asset's business.

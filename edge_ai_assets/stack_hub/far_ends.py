@@ -18,8 +18,8 @@ from edge_ai_assets.returns.road.roads import Leaving
 
 if TYPE_CHECKING:
     from edge_ai_assets.delivery.registry import Registry
-    from edge_ai_assets.resources.blob_uplink import BlobUplink
     from edge_ai_assets.resources.configured import Hub
+    from edge_ai_assets.resources.uplink.blob_uplink import BlobUplink
 
 
 @dataclass(frozen=True)

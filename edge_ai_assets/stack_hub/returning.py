@@ -179,11 +179,6 @@ def recount(site: SiteHome) -> Counts:
         return outbox.recount()
 
 
-def conserved(site: SiteHome) -> bool:
-    """Whether scored = uploaded + withheld + quarantined + expired + pending."""
-    return counts(site).conserved
-
-
 def as_dict(counted: Counts) -> Mapping[str, int]:
     return msgspec.structs.asdict(counted)
 

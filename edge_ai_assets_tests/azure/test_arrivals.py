@@ -17,7 +17,7 @@ from edge_ai_assets.delivery import pack, signing
 from edge_ai_assets.home import Home
 from edge_ai_assets.interfaces import SITE_CHAIN
 from edge_ai_assets.metadata import plain
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 from edge_ai_assets.returns.inbox import daily, heads, tables
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets_tests import sent

@@ -9,7 +9,7 @@ from edge_ai_assets.azure import automation
 from edge_ai_assets.azure.arriving import Arriving, Brought
 from edge_ai_assets.home import Home
 from edge_ai_assets.profiles import AzureProfile
-from edge_ai_assets.resources.secret import SecretError
+from edge_ai_assets.resources.identity.secret import SecretError
 from edge_ai_assets_tests import sent
 
 UNSET = {"endpoint": "https://acct.blob.example", "credential": {"key": {"env": "EDGE_AI_TESTS_NOT_SET"}}}

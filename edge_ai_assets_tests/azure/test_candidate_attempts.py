@@ -13,7 +13,7 @@ from edge_ai_assets import keys, usecase
 from edge_ai_assets.azure.assets import model
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml import lineage
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 
 CASE = usecase.loads("""
 name: tiny

@@ -8,7 +8,7 @@ import pytest
 from edge_ai_assets.azure.feature_engine import FeatureEngine
 from edge_ai_assets.ml import duckdb_features
 from edge_ai_assets.profiles import AzureProfile
-from edge_ai_assets.resources.secret import SecretError
+from edge_ai_assets.resources.identity.secret import SecretError
 
 STORAGE = {
     "endpoint": "https://acct.blob.core.windows.net",

@@ -7,7 +7,7 @@ from edge_ai_assets import keys
 from edge_ai_assets.azure import arrivals
 from edge_ai_assets.azure.assets.history import history
 from edge_ai_assets.home import Home
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 from edge_ai_assets_tests.recorded import STEPS, event, life, merge, shown
 
 ROUND = len(STEPS)

@@ -13,9 +13,10 @@ from edge_ai_assets.azure.assets import landing
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
 from edge_ai_assets.profiles import Ingestion
-from edge_ai_assets.resources import credentials, pipeline_run
-from edge_ai_assets.resources.data_factory import MARK
-from edge_ai_assets.resources.patience import Patience
+from edge_ai_assets.resources.calling.patience import Patience
+from edge_ai_assets.resources.identity import credentials
+from edge_ai_assets.resources.ingestion import pipeline_run
+from edge_ai_assets.resources.ingestion.data_factory import MARK
 from edge_ai_assets_tests.contract.control_plane_stub import RESET, Reply, Tokens, serving
 from edge_ai_assets_tests.contract.data_factory import BROKEN, SUBSCRIPTION, DataFactoryStub
 

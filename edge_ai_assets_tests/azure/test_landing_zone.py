@@ -10,8 +10,8 @@ from edge_ai_assets.azure.definitions import build_defs
 from edge_ai_assets.azure.landing_zone import LandingZone
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import plain
-from edge_ai_assets.resources.blob_landing import Fetched, LandingError
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.ingestion.blob_landing import Fetched, LandingError
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets.settings import Settings
 

@@ -9,9 +9,10 @@ from edge_ai_assets import keys
 from edge_ai_assets.azure.assets import publishing
 from edge_ai_assets.metadata import plain
 from edge_ai_assets.profiles import Publishing
-from edge_ai_assets.resources import credentials, powerbi
-from edge_ai_assets.resources.control_plane import ControlPlane
-from edge_ai_assets.resources.patience import Patience, Refused, Unavailable
+from edge_ai_assets.resources import powerbi
+from edge_ai_assets.resources.calling.control_plane import ControlPlane
+from edge_ai_assets.resources.calling.patience import Patience, Refused, Unavailable
+from edge_ai_assets.resources.identity import credentials
 from edge_ai_assets.resources.powerbi import SCOPE, RefreshFailed, SemanticModel
 from edge_ai_assets_tests.contract.control_plane_stub import (
     RESET,

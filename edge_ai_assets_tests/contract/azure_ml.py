@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from edge_ai_assets.resources.account import Account
+from edge_ai_assets.resources.storage.account import Account
 from edge_ai_assets_tests.contract.control_plane_stub import Asked, Reply, Route, Stub, serving
 
 if TYPE_CHECKING:

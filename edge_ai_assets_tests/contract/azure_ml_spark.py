@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from edge_ai_assets.resources.account import Account
+from edge_ai_assets.resources.storage.account import Account
 from edge_ai_assets_tests.contract.azure_ml import MISSING, WORKSPACE, AzureMLStub
 from edge_ai_assets_tests.contract.control_plane_stub import Asked, Reply
 

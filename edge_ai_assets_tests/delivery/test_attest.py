@@ -25,7 +25,7 @@ def model(home, number):
     folder = tiny_release(home.candidates / f"run-{number}", bias=-float(number), usecase=True)
     (folder / "metrics.json").write_text(json.dumps({"f1": 0.9, "rows": 10}))
     (folder / "model_card.md").write_text("A tiny model.")
-    environment.write(folder)
+    (folder / environment.NAME).write_bytes(environment.describe())
     Lineage(training_run=f"run-{number}", training_set=f"set-{number}", usecase="d1").write(folder)
     return folder
 

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from edge_ai_assets import release_cli
 from edge_ai_assets import usecase as usecases
+from edge_ai_assets.commands import release
+from edge_ai_assets.commands.here import NotHere
 from edge_ai_assets.delivery import base, bundle, ceremony, pack
 from edge_ai_assets.delivery.errors import DeliveryError, ForeignError, MalformedError, MissingError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.manifest import MANIFEST, digest_of, encode
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.delivery.trust import Trust
-from edge_ai_assets.here import NotHere
 from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.ml.lineage import Lineage
 from edge_ai_assets.runtimes.placement import Placement
@@ -50,7 +50,7 @@ def theirs(tmp_path: Path) -> Layout:
 
 
 def run(*arguments: str) -> dict[str, Any]:
-    done = CliRunner().invoke(release_cli.release, [*arguments, "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(release.release, [*arguments, "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
 

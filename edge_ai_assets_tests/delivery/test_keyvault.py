@@ -15,7 +15,7 @@ from edge_ai_assets.delivery.errors import KeyFileError
 from edge_ai_assets.delivery.keyring import Keyring
 from edge_ai_assets.delivery.store import SiteStore
 from edge_ai_assets.delivery.trust import Trust
-from edge_ai_assets.resources import keyvault
+from edge_ai_assets.resources.identity import keyvault
 
 ADDRESS = "https://edge.vault.azure.net/keys/targets/0123456789abcdef"
 

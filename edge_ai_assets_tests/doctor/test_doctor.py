@@ -21,7 +21,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edge_ai_assets import doctor_cli
+from edge_ai_assets.commands import doctor
 from edge_ai_assets.doctor import causes, examine, finding, here, services, storage
 from edge_ai_assets.doctor.finding import AWAY, WORDS, Cause, Finding, State
 from edge_ai_assets.profiles import AzureProfile, Features, StackHubProfile
@@ -585,7 +585,7 @@ INJECTED: dict[str, tuple[Any, Cause, dict[str, str]]] = {
 class TestCommand:
     def run(self, *arguments: str) -> tuple[int, str]:
         app = typer.Typer()
-        app.command()(doctor_cli.doctor)
+        app.command()(doctor.doctor)
         done = CliRunner().invoke(app, list(arguments))
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done.exit_code, done.stdout

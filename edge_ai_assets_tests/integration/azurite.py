@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from edge_ai_assets.resources.account import HUB_API_VERSION, Account
+from edge_ai_assets.resources.storage.account import HUB_API_VERSION, Account
 from edge_ai_assets_tests.ports import free_ports
 
 VERSION = "3.37.0"

@@ -22,15 +22,16 @@ from typing import Any
 
 from rich.console import Console
 
-from edge_ai_assets import local, show
+from edge_ai_assets import local
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.azure.arriving import Arriving
+from edge_ai_assets.commands import show
 from edge_ai_assets.demo import story
 from edge_ai_assets.demo.outcome import Outcome
 from edge_ai_assets.demo.world import World
 from edge_ai_assets.home import Home
-from edge_ai_assets.resources.account import HUB_API_VERSION
-from edge_ai_assets.resources.storage_queue import StorageQueue
+from edge_ai_assets.resources.storage.account import HUB_API_VERSION
+from edge_ai_assets.resources.storage.queue import StorageQueue
 from edge_ai_assets.settings import Settings
 from edge_ai_assets.stack_hub.provision import PSEUDONYM_KEY, private_key
 from edge_ai_assets_tests.contract import azure_ml

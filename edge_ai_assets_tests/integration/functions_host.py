@@ -21,8 +21,8 @@ import azure.functions as func
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.functions.meta import Datum
 
-from edge_ai_assets.resources.account import HUB_API_VERSION, Account
-from edge_ai_assets.resources.storage_queue import StorageQueue
+from edge_ai_assets.resources.storage.account import HUB_API_VERSION, Account
+from edge_ai_assets.resources.storage.queue import StorageQueue
 from edge_ai_assets.returns.hub.queue import Message
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "functions"

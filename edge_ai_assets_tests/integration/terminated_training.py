@@ -8,11 +8,11 @@ from pathlib import Path
 import dagster as dg
 
 from edge_ai_assets.home import Home
-from edge_ai_assets.resources.account import Account
-from edge_ai_assets.resources.azure_job import Target
-from edge_ai_assets.resources.azure_ml import Workspace
-from edge_ai_assets.resources.azure_training import TrainingOnAzure
-from edge_ai_assets.resources.patience import Patience
+from edge_ai_assets.resources.azure_ml.command_job import Target
+from edge_ai_assets.resources.azure_ml.training import TrainingOnAzure
+from edge_ai_assets.resources.azure_ml.workspace import Workspace
+from edge_ai_assets.resources.calling.patience import Patience
+from edge_ai_assets.resources.storage.account import Account
 from edge_ai_assets_tests.contract import azure_ml
 
 KEY = dg.AssetKey(["model", "candidate"])

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from edge_ai_assets.ml import duckdb_features, spark_features, training_set
-from edge_ai_assets.resources.azure_ml import Workspace
-from edge_ai_assets.resources.azure_ml_spark import ServerlessSpark
-from edge_ai_assets.resources.patience import Patience
-from edge_ai_assets.resources.spark_engine import SparkEngine
+from edge_ai_assets.resources.azure_ml.workspace import Workspace
+from edge_ai_assets.resources.calling.patience import Patience
+from edge_ai_assets.resources.spark.azure_ml import ServerlessSpark
+from edge_ai_assets.resources.spark.engine import SparkEngine
 from edge_ai_assets_tests.contract.azure_ml import GROUP, NAME, SUBSCRIPTION, Bearer, workspace
 from edge_ai_assets_tests.contract.azure_ml_spark import SparkJobs
 from edge_ai_assets_tests.contract.control_plane_stub import Reply

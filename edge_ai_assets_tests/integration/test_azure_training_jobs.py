@@ -23,13 +23,13 @@ from edge_ai_assets.ml import lineage
 from edge_ai_assets.ml.split import split
 from edge_ai_assets.profiles import AzureProfile
 from edge_ai_assets.resources import configured
-from edge_ai_assets.resources.account import Account
-from edge_ai_assets.resources.azure_job import Target
-from edge_ai_assets.resources.azure_ml import Workspace
-from edge_ai_assets.resources.azure_training import TrainingOnAzure
-from edge_ai_assets.resources.home_mirror import HomeMirror
-from edge_ai_assets.resources.patience import Patience, Refused
-from edge_ai_assets.resources.patient_blobs import PatientBlobs
+from edge_ai_assets.resources.azure_ml.command_job import Target
+from edge_ai_assets.resources.azure_ml.training import TrainingOnAzure
+from edge_ai_assets.resources.azure_ml.workspace import Workspace
+from edge_ai_assets.resources.calling.patience import Patience, Refused
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
+from edge_ai_assets.resources.storage.account import Account
+from edge_ai_assets.resources.storage.patient_blobs import PatientBlobs
 from edge_ai_assets_tests.contract import azure_ml
 from edge_ai_assets_tests.integration.azurite import KEYS, Azurite, azurite, program  # noqa: F401
 from edge_ai_assets_tests.ml.ml_cases import prepared, usecase

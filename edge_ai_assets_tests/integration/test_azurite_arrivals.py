@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from edge_ai_assets.resources.blob_arrivals import sync
-from edge_ai_assets.resources.blob_content import BLOCK as PART
-from edge_ai_assets.resources.blob_uplink import BlobUplink
+from edge_ai_assets.resources.storage.blob_content import BLOCK as PART
+from edge_ai_assets.resources.uplink.blob_arrivals import sync
+from edge_ai_assets.resources.uplink.blob_uplink import BlobUplink
 from edge_ai_assets.returns.road import acks
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets_tests.integration.azurite import azurite

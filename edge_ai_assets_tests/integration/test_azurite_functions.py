@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from edge_ai_assets.resources.account import HUB_API_VERSION
-from edge_ai_assets.resources.blob_arrivals import sync
-from edge_ai_assets.resources.blob_notes import BlobNotes
-from edge_ai_assets.resources.storage_queue import StorageQueue
+from edge_ai_assets.resources.storage.account import HUB_API_VERSION
+from edge_ai_assets.resources.storage.blob_notes import BlobNotes
+from edge_ai_assets.resources.storage.queue import StorageQueue
+from edge_ai_assets.resources.uplink.blob_arrivals import sync
 from edge_ai_assets.returns.egress import ledger
 from edge_ai_assets.returns.hub import enqueuing, letters, rulebook, settling
 from edge_ai_assets.returns.hub.rulebook import Rulebook

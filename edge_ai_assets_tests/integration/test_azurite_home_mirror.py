@@ -7,8 +7,8 @@ import pytest
 
 from edge_ai_assets.home import Home, point
 from edge_ai_assets.profiles import AzureProfile
-from edge_ai_assets.resources.blob_mirror import MirrorError
-from edge_ai_assets.resources.home_mirror import NOTES, HomeMirror
+from edge_ai_assets.resources.mirror.blob_mirror import MirrorError
+from edge_ai_assets.resources.mirror.home_mirror import NOTES, HomeMirror
 from edge_ai_assets_tests.integration.azurite import KEYS, azurite
 from edge_ai_assets_tests.integration.faults import Proxy
 

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from edge_ai_assets.resources.account import HUB_API_VERSION
-from edge_ai_assets.resources.blob_landing import BlobLanding, LandingError
-from edge_ai_assets.resources.blob_mirror import BlobMirror
-from edge_ai_assets.resources.blob_notes import BlobNotes
-from edge_ai_assets.resources.blob_uplink import BlobUplink
-from edge_ai_assets.resources.hub_sas import container_sas
-from edge_ai_assets.resources.storage_queue import StorageQueue
+from edge_ai_assets.resources.ingestion.blob_landing import BlobLanding, LandingError
+from edge_ai_assets.resources.mirror.blob_mirror import BlobMirror
+from edge_ai_assets.resources.storage.account import HUB_API_VERSION
+from edge_ai_assets.resources.storage.blob_notes import BlobNotes
+from edge_ai_assets.resources.storage.hub_sas import container_sas
+from edge_ai_assets.resources.storage.queue import StorageQueue
+from edge_ai_assets.resources.uplink.blob_uplink import BlobUplink
 from edge_ai_assets.returns.road.roads import UplinkError
 from edge_ai_assets_tests.integration.azurite import Azurite, azurite
 from edge_ai_assets_tests.integration.watched import watched

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from edge_ai_assets.readings import landing as zone
-from edge_ai_assets.resources.blob_content import BLOCK
-from edge_ai_assets.resources.blob_landing import BlobLanding, LandingError
+from edge_ai_assets.resources.ingestion.blob_landing import BlobLanding, LandingError
+from edge_ai_assets.resources.storage.blob_content import BLOCK
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets_tests.integration.azurite import Azurite, azurite
 from edge_ai_assets_tests.integration.faults import Proxy
@@ -128,7 +128,7 @@ def test_what_came_of_a_blob_that_was_put_anew_is_not_mixed_with_it(azurite, con
 
 
 def test_a_blob_that_is_put_anew_while_it_is_fetched_waits(azurite, container, put, tmp_path, monkeypatch):
-    from edge_ai_assets.resources import blob_content
+    from edge_ai_assets.resources.storage import blob_content
 
     put("a.csv", b"1" * 100)
     fetch = blob_content.fetch

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.resources.blob_content import BLOCK
-from edge_ai_assets.resources.blob_mirror import BlobMirror, MirrorError
-from edge_ai_assets.resources.blob_put import WHOLE
+from edge_ai_assets.resources.mirror.blob_mirror import BlobMirror, MirrorError
+from edge_ai_assets.resources.storage.blob_content import BLOCK
+from edge_ai_assets.resources.storage.blob_put import WHOLE
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets_tests.integration.azurite import KEYS, Azurite, azurite
 from edge_ai_assets_tests.integration.faults import Proxy
@@ -185,7 +185,7 @@ def test_what_was_made_anew_is_replaced_and_pointers_last(azurite, container, tm
 
 
 def test_a_page_is_handed_out_as_one(azurite, container, tmp_path):
-    from edge_ai_assets.resources import mirrored
+    from edge_ai_assets.resources.mirror import mirrored
 
     site = tmp_path / "report"
     fill(site, {"index.html": 10, "data.json": 10, "fleet.js": 3})
@@ -354,8 +354,8 @@ def test_killed_at_any_time_it_goes_on(azurite, container, tmp_path):
     program = (
         "import sys; from pathlib import Path;"
         "from azure.core.credentials import AzureNamedKeyCredential as K;"
-        "from edge_ai_assets.resources.account import Account;"
-        "from edge_ai_assets.resources.blob_mirror import BlobMirror;"
+        "from edge_ai_assets.resources.storage.account import Account;"
+        "from edge_ai_assets.resources.mirror.blob_mirror import BlobMirror;"
         "end, key, c, lake = sys.argv[1:]; lake = Path(lake);"
         "BlobMirror(Account(end, K('cloud', key)), c, lake, lake.parent / 'lake-notes').push(lake)"
     )
@@ -451,7 +451,7 @@ def test_an_expired_signature_is_said_as_such(azurite, container, tmp_path):
 
     from azure.core.credentials import AzureSasCredential
 
-    from edge_ai_assets.resources.hub_sas import container_sas
+    from edge_ai_assets.resources.storage.hub_sas import container_sas
 
     key = azurite.account("cloud").credential
     expired = container_sas(key, container, "rcwl", datetime.now(UTC) - timedelta(hours=1), https=False)

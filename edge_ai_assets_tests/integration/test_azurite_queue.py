@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.resources.account import HUB_API_VERSION
-from edge_ai_assets.resources.storage_queue import StorageQueue
+from edge_ai_assets.resources.storage.account import HUB_API_VERSION
+from edge_ai_assets.resources.storage.queue import StorageQueue
 from edge_ai_assets.returns.hub.queue import MAX_BODY, EmbeddedQueue, Queue, QueueError
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets_tests.integration.azurite import azurite

@@ -17,7 +17,7 @@ from edge_ai_assets.home import Home, SiteHome
 from edge_ai_assets.metadata import plain
 from edge_ai_assets.partitions import SITES
 from edge_ai_assets.resources import configured
-from edge_ai_assets.resources.blob_uplink import BlobUplink
+from edge_ai_assets.resources.uplink.blob_uplink import BlobUplink
 from edge_ai_assets.returns.hub import handling, rulebook
 from edge_ai_assets.returns.hub.forwarding import Forwarder
 from edge_ai_assets.returns.hub.queue import EmbeddedQueue

@@ -8,13 +8,13 @@ import stat
 import pytest
 from typer.testing import CliRunner
 
-from edge_ai_assets.here import NotHere
+from edge_ai_assets.commands.here import NotHere
+from edge_ai_assets.commands.storage import storage
 from edge_ai_assets.home import Home
 from edge_ai_assets.profiles import StackHubProfile
 from edge_ai_assets.resources import configured
-from edge_ai_assets.resources.blob_arrivals import sync
+from edge_ai_assets.resources.uplink.blob_arrivals import sync
 from edge_ai_assets.returns.road.link import LinkDown
-from edge_ai_assets.storage_cli import storage
 from edge_ai_assets_tests.integration.azurite import KEYS, azurite
 from edge_ai_assets_tests.ports import free_port
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_ai_assets.resources import blob_uplink
-from edge_ai_assets.resources.blob_uplink import (
+from edge_ai_assets.resources.uplink import blob_uplink
+from edge_ai_assets.resources.uplink.blob_uplink import (
     COST,
     LARGE,
     MOST,

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from edge_ai_assets.ml import duckdb_features, feature_plan, features, spark_features, training_set
 from edge_ai_assets.ml.feature_plan import Manifest
-from edge_ai_assets.resources.livy import Livy
-from edge_ai_assets.resources.patience import Patience
-from edge_ai_assets.resources.spark_engine import SparkEngine
+from edge_ai_assets.resources.calling.patience import Patience
+from edge_ai_assets.resources.spark.engine import SparkEngine
+from edge_ai_assets.resources.spark.livy import Livy
 from edge_ai_assets_tests.contract.livy import PASSWORD, USER, cluster
 from edge_ai_assets_tests.integration.azurite import azurite
 from edge_ai_assets_tests.integration.spark import OPTIONS, needed, spark

@@ -31,7 +31,7 @@ PACKAGES = "systemd,systemd-sysv,dbus,libstdc++6,procps,python3"
 OURS = ("edge_ai_assets", "deploy", "dagster.yaml")
 PYTHON = "/opt/edge-ai/.venv/bin/python"
 SITE = "/var/lib/edge-ai/sites/bergen"
-INSTALL = "from edge_ai_assets.runtime_cli import vm; vm()"
+INSTALL = "from edge_ai_assets.commands.runtime import vm; vm()"
 SCORE = f"""
 import json, sys, urllib.request
 url = json.load(open("{SITE}/service.json"))["url"]

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_ai_assets.resources.account import Account
+from edge_ai_assets.resources.storage.account import Account
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_ai_assets.resources.blob_uplink import BlobUplink
+from edge_ai_assets.resources.uplink.blob_uplink import BlobUplink
 from edge_ai_assets.returns.egress.ledger import Ledger
 from edge_ai_assets.returns.egress.policy import Policy
 from edge_ai_assets.returns.outbox import insights

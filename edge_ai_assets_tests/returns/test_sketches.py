@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_ai_assets.ml.drift import histogram, population_stability_index
 from edge_ai_assets.returns.package import sketches
-from edge_ai_assets.returns.package.sketches import K, SketchError, counts, make, merge, quantiles, read
+from edge_ai_assets.returns.package.sketches import K, SketchError, counts, make, merge, read
 from edge_ai_assets.scoring.contract import Reference
 
 RANK_ERROR = 0.0266
@@ -61,22 +61,6 @@ def test_counts_are_about_right_and_add_up(rows):
     assert found.sum() == rows
     assert np.abs(found - exact).max() <= 2 * RANK_ERROR * rows
     assert population_stability_index(exact, found) < 0.05
-
-
-@pytest.mark.parametrize("rows", SIZES)
-def test_quantiles_are_about_right(rows):
-    values, ranks = np.sort(normal(rows)), [0, 0.1, 0.5, 0.9, 1]
-    found = quantiles(make(values), ranks)
-    assert (found[0], found[-1]) == (values[0], values[-1])
-    for rank, value in zip(ranks, found, strict=True):
-        below, upto = np.searchsorted(values, value, "left"), np.searchsorted(values, value, "right")
-        assert below / rows - RANK_ERROR <= rank <= upto / rows + RANK_ERROR
-
-
-@pytest.mark.parametrize("rank", [-0.1, 1.1, float("nan")])
-def test_a_rank_is_a_share(rank):
-    with pytest.raises(ValueError, match="within 0 and 1"):
-        quantiles(make(normal(3)), [rank])
 
 
 @pytest.mark.parametrize("sizes", [[1], [1, 1], [5, 1, 400], [30_000] * 5, [1] * 300, [400_000, 3]])
@@ -183,7 +167,6 @@ def read_hostile(number: int) -> None:
             data += chance.choice(whole)
         try:
             found = bytes(data)
-            sketches.quantiles(found, [0, 0.5, 1])
             sketches.counts(sketches.merge([whole[3], found, found]), [0.0])
         except SketchError:
             continue

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from edge_ai_assets import runtime_cli
+from edge_ai_assets.commands import runtime
 from edge_ai_assets.delivery import base, image, release, signing
 from edge_ai_assets.delivery.errors import MalformedError, MismatchError
 from edge_ai_assets.delivery.layout import Layout
@@ -94,14 +94,14 @@ HERE = ["--site", "bergen", "--repository", "registry.lan/edge/pump"]
 
 
 def test_the_commands_print_and_write_the_newest_release_of_a_site(site, tmp_path):
-    shown = CliRunner().invoke(runtime_cli.kubernetes, ["manifests", *HERE, "--namespace", "plant"])
+    shown = CliRunner().invoke(runtime.kubernetes, ["manifests", *HERE, "--namespace", "plant"])
     assert shown.exit_code == 0
     deployment = list(yaml.safe_load_all(shown.stdout))[-1]
     assert deployment["metadata"]["namespace"] == "plant"
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["image"] == f"registry.lan/edge/pump@{site.image}"
     out = tmp_path / "release.tar"
-    assert CliRunner().invoke(runtime_cli.kubernetes, ["archive", *HERE, "--to", str(out)]).exit_code == 0
+    assert CliRunner().invoke(runtime.kubernetes, ["archive", *HERE, "--to", str(out)]).exit_code == 0
     with tarfile.open(out) as tar:
         (entry,) = json.load(tar.extractfile("index.json"))["manifests"]
     assert entry["digest"] == site.image
@@ -110,9 +110,9 @@ def test_the_commands_print_and_write_the_newest_release_of_a_site(site, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["--site", "oslo", *HERE[2:]], runtime_cli.FAILED),
-        ([*HERE[:3], "Not A Repository"], runtime_cli.USAGE),
+        (["--site", "oslo", *HERE[2:]], runtime.FAILED),
+        ([*HERE[:3], "Not A Repository"], runtime.USAGE),
     ],
 )
 def test_the_commands_refuse_what_they_cannot_do(site, arguments, code):
-    assert CliRunner().invoke(runtime_cli.kubernetes, ["manifests", *arguments]).exit_code == code
+    assert CliRunner().invoke(runtime.kubernetes, ["manifests", *arguments]).exit_code == code

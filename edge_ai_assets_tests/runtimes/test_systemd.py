@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edge_ai_assets import local, runtime_cli
+from edge_ai_assets import local
+from edge_ai_assets.commands import runtime as runtime_cli
 from edge_ai_assets.runtimes import systemd
 from edge_ai_assets.runtimes.interface import DeploymentFailed, Release
 from edge_ai_assets.runtimes.process import ProcessRuntime

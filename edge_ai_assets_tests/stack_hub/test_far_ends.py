@@ -8,7 +8,7 @@ import pytest
 from edge_ai_assets import usecase as usecases
 from edge_ai_assets.home import Home
 from edge_ai_assets.profiles import StackHubProfile
-from edge_ai_assets.resources.secret import SecretError
+from edge_ai_assets.resources.identity.secret import SecretError
 from edge_ai_assets.returns.road.link import LinkDown
 from edge_ai_assets.returns.road.uplink import DiodeUplink, FolderUplink
 from edge_ai_assets.settings import Settings

@@ -309,7 +309,7 @@ class TestInsights:
 class TestReturning:
     def test_a_site_that_never_scored_has_zeros(self, site):
         assert returning.counts(site) == returning.recount(site) == returning.NOTHING
-        assert returning.conserved(site) and not site.outbox.exists()
+        assert returning.counts(site).conserved and not site.outbox.exists()
         assert set(returning.as_dict(returning.NOTHING).values()) == {0}
 
     def test_counts_are_those_of_the_outbox(self, site):

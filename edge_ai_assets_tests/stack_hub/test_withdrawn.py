@@ -22,11 +22,12 @@ from edge_ai_assets.azure import lease as azure_lease
 from edge_ai_assets.azure.assets import release as azure_release
 from edge_ai_assets.azure.far_registry import FarRegistry
 from edge_ai_assets.azure.withdraw_job import withdraw_release
+from edge_ai_assets.commands.here import NotHere
+from edge_ai_assets.commands.withdraw import withdraw as command
 from edge_ai_assets.delivery import metadata, pack
 from edge_ai_assets.delivery.errors import DeliveryError, DeniedError, UnreachableError, WithdrawnError
 from edge_ai_assets.delivery.layout import Layout
 from edge_ai_assets.delivery.store import SiteStore
-from edge_ai_assets.here import NotHere
 from edge_ai_assets.home import Home
 from edge_ai_assets.ml.lineage import Lineage
 from edge_ai_assets.returns.road.link import Link
@@ -40,7 +41,6 @@ from edge_ai_assets.stack_hub.lease import State
 from edge_ai_assets.stack_hub.rollout import control, standing, steps
 from edge_ai_assets.stack_hub.rollout.control import RolloutError
 from edge_ai_assets.usecase import Road
-from edge_ai_assets.withdraw_cli import withdraw as command
 from edge_ai_assets_tests.tiny_model import tiny_release
 
 CASE = usecase.loads("""

@@ -10,7 +10,7 @@ from edge_ai_assets import keys
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 
 SHOWN = 50
 """Rows of a table in the metadata; the rest is in the table itself."""

@@ -11,7 +11,7 @@ from edge_ai_assets.azure.arriving import Arriving
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import picture, records, table
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 from edge_ai_assets.usecase import UseCase
 
 

@@ -10,7 +10,7 @@ from edge_ai_assets.azure.feature_engine import FeatureEngine
 from edge_ai_assets.azure.landing_zone import LandingZone
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records, table
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 from edge_ai_assets.usecase import UseCase
 
 

@@ -1,5 +1,5 @@
 """The landing zone: files of readings as Data Factory leaves them. What is made of them is `lake`'s work, how
-a pipeline's run is followed `resources.pipeline_run`'s."""
+a pipeline's run is followed `resources.ingestion.pipeline_run`'s."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from edge_ai_assets import keys
 from edge_ai_assets.home import Home
 from edge_ai_assets.metadata import records
 from edge_ai_assets.profiles import Ingestion
-from edge_ai_assets.resources.data_factory import PipelineRun
+from edge_ai_assets.resources.ingestion.data_factory import PipelineRun
 
 SPEC = dg.AssetSpec(
     keys.LANDING,
@@ -46,8 +46,8 @@ def landing(
     The sensor on the landing zone takes on from here: it starts what takes files into the lake.
     """
     from edge_ai_assets.readings import landing as zone
-    from edge_ai_assets.resources import data_factory, pipeline_run
-    from edge_ai_assets.resources.patience import Refused, Unavailable
+    from edge_ai_assets.resources.calling.patience import Refused, Unavailable
+    from edge_ai_assets.resources.ingestion import data_factory, pipeline_run
 
     factory = data_factory.configured(ingestion)
     kin = {context.run.parent_run_id or "", context.run.root_run_id or ""} - {""}

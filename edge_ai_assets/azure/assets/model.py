@@ -10,7 +10,7 @@ from edge_ai_assets import usecase as usecases
 from edge_ai_assets.azure.automation_conditions import FOLLOWS
 from edge_ai_assets.home import Home, point
 from edge_ai_assets.metadata import picture, records
-from edge_ai_assets.resources.home_mirror import HomeMirror
+from edge_ai_assets.resources.mirror.home_mirror import HomeMirror
 from edge_ai_assets.resources.training import Training, figures, verify
 from edge_ai_assets.usecase import UseCase
 

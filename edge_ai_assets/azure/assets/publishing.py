@@ -35,7 +35,7 @@ def semantic_model(
     """Power BI's semantic model, refreshed from the gold tables: in a run of its own, since it takes minutes
     and packages must not wait for it. There only where one is configured (azure.toml, [publishing])."""
     from edge_ai_assets.resources import powerbi
-    from edge_ai_assets.resources.patience import Refused, Unavailable
+    from edge_ai_assets.resources.calling.patience import Refused, Unavailable
 
     try:
         done = powerbi.configured(publishing).refresh(context.log.info)

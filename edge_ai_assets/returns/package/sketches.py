@@ -1,4 +1,4 @@
-"""Quantile sketches of a feature: made on a site, read, merged and asked on Azure. Apache DataSketches, KLL.
+"""Quantile sketches of a feature: made on a site, read and merged on Azure. Apache DataSketches, KLL.
 
 A sketch retains some of the values that went in, its smallest and largest among them. So only features go in
 that may leave as they are or rounded, after the policy has rounded them; never what may leave as counts only,
@@ -106,24 +106,6 @@ def merge(sketches: Iterable[bytes]) -> bytes:
     for other in others:
         first.merge(other)
     return bytes(first.serialize())
-
-
-def quantiles(data: bytes, ranks: Sequence[float]) -> np.ndarray:
-    """The values below which these shares of the rows lie; shape (ranks,), in the unit of the feature.
-
-    Args:
-        data: a sketch.
-        ranks: from 0, its smallest value, to 1, its largest.
-
-    Raises:
-        SketchError: it is none. ValueError: a rank is not within 0 and 1.
-    """
-    if not all(0 <= rank <= 1 for rank in ranks):
-        raise ValueError(f"ranks must be within 0 and 1, these are {list(ranks)}")
-    items, wanted = read(data), np.asarray(ranks, np.float64)
-    places = np.searchsorted(np.cumsum(items.weights), wanted * items.rows)
-    found = items.values[np.minimum(places, len(items.values) - 1)]
-    return np.where(wanted == 0, items.low, np.where(wanted == 1, items.high, found))
 
 
 def counts(data: bytes, edges: Sequence[float]) -> np.ndarray:

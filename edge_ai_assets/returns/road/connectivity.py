@@ -91,18 +91,12 @@ def due(link: Connectivity, now: int) -> Due:
     Returns:
         `operate`: it is connected, whatever waits may be sent at once, and no probe is needed.
         `probe`: the target should be asked, or operated upon: it was idle, or a retry is due.
-        `wait`: nothing until `wait_seconds` have passed.
+        `wait`: nothing; the retry is due later.
     """
     rested = not 0 <= now - link.last < link.wait
     if link.state is State.CONNECTED and not rested:
         return "operate"
     return "probe" if rested else "wait"
-
-
-def wait_seconds(link: Connectivity, now: int) -> float:
-    """Until the next attempt or probe is due; 0 when it is."""
-    passed = now - link.last
-    return (link.wait - passed) / SECOND if 0 <= passed < link.wait else 0.0
 
 
 def seconds_in(link: Connectivity, now: int) -> float:

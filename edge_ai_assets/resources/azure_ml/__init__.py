@@ -1,0 +1,1 @@
+"""Azure Machine Learning: its workspace, and training as a job there."""

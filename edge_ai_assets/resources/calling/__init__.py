@@ -1,0 +1,1 @@
+"""Asking a REST service, and asking again when it is out of reach."""

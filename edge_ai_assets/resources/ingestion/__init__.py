@@ -1,0 +1,1 @@
+"""How readings come to Azure: runs of Data Factory's pipeline, and files that lie in a container."""

@@ -1,0 +1,1 @@
+"""Features by Spark: what a job is to do, and the clusters that do it."""

@@ -19,6 +19,7 @@ from edge_ai_assets.returns.outbox.outbox import (
     PackageRow,
 )
 from edge_ai_assets.returns.outbox.schema import FORMAT
+from edge_ai_assets.returns.outbox.store import PAGE_BYTES
 from edge_ai_assets_tests import blocks
 
 
@@ -268,13 +269,13 @@ def test_a_lost_block_breaks_the_sum_of_the_rows(outbox, batch):
 
 
 def test_a_full_quota_refuses_scores_until_there_is_room(tmp_path, batch):
-    with Outbox(tmp_path / "o.db", quota=200_000) as outbox:
-        with pytest.raises(OutboxFull, match=r"o\.db holds \d+ bytes, its quota is 200000"):
+    with Outbox(tmp_path / "o.db", quota=600_000) as outbox:
+        with pytest.raises(OutboxFull, match=r"o\.db holds \d+ bytes, its quota is 600000"):
             while True:
                 outbox.append([batch(50, f"key {outbox.counts().scored}")])
         before = outbox.counts()
         assert before == outbox.recount() and before.scored % 50 == 0
-        assert 200_000 < outbox.size() < 250_000
+        assert 600_000 < outbox.size() < 650_000
         with pytest.raises(OutboxFull):
             outbox.append([batch(1, "new")])
         assert outbox.find("new", b"") is None
@@ -291,8 +292,8 @@ def test_what_was_freed_does_not_count_for_the_size(outbox, batch):
     full = outbox.size()
     assert full > empty + 50 * 100 * 20
     outbox._db.execute("DELETE FROM journal")
-    assert outbox.size() < empty + 20_000
-    assert outbox._db.execute("PRAGMA page_count").fetchone()[0] * 4096 >= full
+    assert outbox.size() < empty + 2 * PAGE_BYTES
+    assert outbox._db.execute("PRAGMA page_count").fetchone()[0] * PAGE_BYTES >= full
 
 
 def test_patience_bounds_the_wait_for_another_process(tmp_path, batch):

@@ -230,12 +230,12 @@ def test_a_score_that_waits_for_its_kind_is_not_complete(outbox, batch, packed, 
 
 def test_what_expired_is_told_once(outbox, batch, packed, with_kinds, key):
     policy = with_kinds("anomaly", "normal")
-    outbox.append([batch(40)])
+    outbox.append([batch(400)])
     insights.derive(outbox)
     gone = outbox.expire(1, 6, "full").rows
-    assert 0 < gone < 40
+    assert 0 < gone < 400
     one = read(packed(policy=policy).path, [key.public_key()]).manifest
-    assert (one.expired, one.counts.expired, one.complete) == ({"full": gone}, gone, 40)
+    assert (one.expired, one.counts.expired, one.complete) == ({"full": gone}, gone, 400)
     outbox.append([batch(2)])
     two = read(packed(policy=policy).path, [key.public_key()]).manifest
     assert (two.expired, two.counts.expired) == ({}, gone)

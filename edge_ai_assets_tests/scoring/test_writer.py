@@ -125,7 +125,7 @@ from edge_ai_assets.scoring.writer import DiskFull, Failed, Writer
 from edge_ai_assets_tests.scoring.test_writer import batch
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 writer = Writer(Path({str(path)!r}))
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, {resource.RLIM_INFINITY}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, {resource.RLIM_INFINITY}))
 written = 0
 try:
     while True:
@@ -184,9 +184,9 @@ def test_what_the_outbox_refuses_is_no_failure_of_it(writer: Writer):
 
 
 def test_an_outbox_at_its_quota_is_full_until_there_is_room(path: Path):
-    writer = Writer(path, quota=200_000)
+    writer = Writer(path, quota=600_000)
     written = 0
-    with pytest.raises(OutboxFull, match="its quota is 200000"):
+    with pytest.raises(OutboxFull, match="its quota is 600000"):
         for _ in range(1000):
             written += writer.write([batch(100, text="x" * 100)])[0].rows
     assert scored(path) == written > 0 and writer.failure is None

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+import orjson
 
 EPOCH = datetime(1970, 1, 1)
 
@@ -26,13 +28,23 @@ class Head(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The scores of a request; the three sequences have one length, at least 1."""
+    """The scores of a request; the three sequences have one length, at least 1.
+
+    They are lists, or arrays if the request was scored alone: of a large one no Python object is made.
+    """
 
     first: int
-    scores: list[float]
-    predicted: list[bool]
-    outside: list[bool]
+    scores: list[float] | np.ndarray
+    predicted: list[bool] | np.ndarray
+    outside: list[bool] | np.ndarray
     head: Head
+
+    def listed(self) -> Answer:
+        """The same in lists."""
+        if isinstance(self.scores, list):
+            return self
+        predicted, outside = np.asarray(self.predicted).tolist(), np.asarray(self.outside).tolist()
+        return Answer(self.first, self.scores.tolist(), predicted, outside, self.head)
 
 
 def by_records(site: bytes) -> Callable[[Answer], bytes]:
@@ -49,7 +61,7 @@ def by_records(site: bytes) -> Callable[[Answer], bytes]:
         nonlocal known, start
         if answer.head is not known:
             known, start = answer.head, _encode(_said(answer.head))[:-1]
-        number, scores, predicted, outside, _ = answer
+        number, scores, predicted, outside, _ = answer.listed()
         if len(scores) == 1:
             return b'%b,"results":[{"id":"%b/%d","score":%r,"predicted":%b,"outside":%b}]}' % (
                 start, site, number, scores[0], marks[predicted[0]], marks[outside[0]]
@@ -72,7 +84,7 @@ def by_columns(site: str, answer: Answer) -> bytes:
         "predicted": answer.predicted,
         "outside": answer.outside,
     }
-    return _encode(_said(answer.head) | body)
+    return orjson.dumps(_said(answer.head) | body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def time_text(microseconds: int) -> str:

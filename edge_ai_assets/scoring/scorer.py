@@ -22,6 +22,7 @@ from edge_ai_assets.scoring.answers import Answer, Head
 from edge_ai_assets.scoring.contract import UNKNOWN_CATEGORY
 from edge_ai_assets.scoring.model import Model
 from edge_ai_assets.scoring.requests import Rows, matrix
+from edge_ai_assets.scoring.writer import DiskFull
 
 if TYPE_CHECKING:
     from edge_ai_assets.returns.outbox.schema import Receipt
@@ -62,9 +63,9 @@ class Group(NamedTuple):
 
     works: Sequence[Work]
     batch: Batch
-    scores: list[float]
-    predicted: list[bool]
-    outside: list[bool]
+    scores: np.ndarray
+    predicted: np.ndarray
+    outside: np.ndarray
 
 
 class Scorer:
@@ -121,15 +122,19 @@ class Scorer:
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Answer | Exception] = loop.create_future()
 
+        def done(said: Answer | Exception) -> None:
+            if not outcome.done():  # else nobody waits any more; it was written all the same
+                outcome.set_result(said)
+
         def job() -> tuple[Rows, Group]:
             rows = read()
-            return rows, self._score([Work(rows, outcome.set_result)], key, fingerprint)
+            return rows, self._score([Work(rows, done)], key, fingerprint)
 
         rows, group = await loop.run_in_executor(self._threads, job)
         if not self._scored:
             loop.call_soon(self._write)
         self._scored.append(group)
-        said = await asyncio.shield(outcome)  # it is written even if nobody waits any more
+        said = await outcome
         if isinstance(said, Exception):
             raise said
         return rows, said
@@ -174,13 +179,12 @@ class Scorer:
         texts = _joined([work.rows.texts for work in works], works)
         scores = self.model.score(narrow)
         predicted = self.model.predicted(scores)
-        flags, outside = predicted * _PREDICTED, [False] * len(wide)
+        flags, outside = predicted * _PREDICTED, np.zeros(len(wide), bool)
         if len(odd):
             beyond = self._beyond(narrow, odd, texts)
             flags[beyond] |= OUTSIDE
-            for row in beyond.tolist():
-                outside[row] = True
-        scored, labels = scores.astype("<f8"), predicted.tolist()
+            outside[beyond] = True
+        scored = scores.astype("<f8")
         batch = Batch(
             key=key,
             release=self.release,
@@ -188,8 +192,9 @@ class Scorer:
             blocks=list(self._blocks(works, texts, wide, scored, flags)),
             fingerprint=fingerprint,
         )
-        self._metrics.scored(len(wide), labels.count(True), len(works), time.perf_counter() - began)
-        return Group(works, batch, scored.tolist(), labels, outside)
+        positive = int(np.count_nonzero(predicted))
+        self._metrics.scored(len(wide), positive, len(works), time.perf_counter() - began)
+        return Group(works, batch, scored, predicted, outside)
 
     def _beyond(self, narrow: np.ndarray, odd: np.ndarray, texts: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Which of the odd rows hold a value outside the range that was trained on; they are counted."""
@@ -228,12 +233,19 @@ class Scorer:
     def _write(self) -> None:
         """Write all that is scored, in one commit: of what was scored beside the last one, too."""
         groups, self._scored = self._scored, []
-        if not groups:
-            return
+        if groups:
+            self._commit(groups)
+
+    def _commit(self, groups: Sequence[Group]) -> None:
         began = time.perf_counter()
         try:
             receipts = self._writer.write([group.batch for group in groups])
         except Exception as error:
+            if isinstance(error, DiskFull) and len(groups) > 1:
+                # One that is too large for what is left must not fail those that happened to come with it.
+                for group in groups:
+                    self._commit([group])
+                return
             for group in groups:
                 for work in group.works:
                     work.done(error)
@@ -250,18 +262,18 @@ class Scorer:
             for work in group.works:
                 work.done(Repeated(receipt))
             return
-        start = 0
         head = Head(self.release, group.batch.scored_at, self.model.contract.threshold)
+        whole = Answer(receipt.first, group.scores, group.predicted, group.outside, head)
+        if len(group.works) == 1:
+            group.works[0].done(whole)
+            return
+        first, scores, predicted, outside, _ = whole.listed()
+        start = 0
         for work in group.works:
             end = start + work.rows.number
-            answer = Answer(
-                receipt.first + start,
-                group.scores[start:end],
-                group.predicted[start:end],
-                group.outside[start:end],
-                head,
+            work.done(
+                Answer(first + start, scores[start:end], predicted[start:end], outside[start:end], head)
             )
-            work.done(answer)
             start = end
 
 

@@ -25,7 +25,7 @@ from edge_ai_assets.scoring.metrics import Metrics
 from edge_ai_assets.scoring.refused import Refused
 from edge_ai_assets.scoring.requests import Rows
 from edge_ai_assets.scoring.scorer import QueueFull, Repeated, Scorer, Work
-from edge_ai_assets.scoring.writer import Busy
+from edge_ai_assets.scoring.writer import Busy, DiskFull
 from edge_ai_assets_tests.scoring.serving import RECORD, on_loop
 from edge_ai_assets_tests.tiny_model import INPUTS, WEIGHTS
 
@@ -65,12 +65,16 @@ class Disk:
         self.keys: dict[str, Receipt] = {}
         self.error: Exception | None = None
         self.last = 0
+        self.room = 10**9
+        """Rows that a commit may have."""
         self.commits: list[int] = []
         """How many batches each had."""
 
     def write(self, batches: list[Batch]) -> list[Receipt]:
         if self.error is not None:
             raise self.error
+        if sum(batch.rows for batch in batches) > self.room:
+            raise DiskFull("no room")
         self.commits.append(len(batches))
         return [self._write(batch) for batch in batches]
 
@@ -105,7 +109,7 @@ class Site:
         """One large request, a byte a row."""
         with self.scorer.holding(rows.number):
             _, answer = await self.scorer.score(lambda: rows, **known)
-        return answer
+        return answer.listed()
 
     async def together(self, *requests: Rows) -> list[Answer | Exception]:
         """Small requests that come while the loop turns once."""
@@ -115,7 +119,7 @@ class Site:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert all(len(outcome) == 1 for outcome in outcomes)  # told once, all of them
-        return [outcome[0] for outcome in outcomes]
+        return [said.listed() if isinstance(said, Answer) else said for (said,) in outcomes]
 
 
 def read(*records: dict[str, Any]) -> Rows:
@@ -273,6 +277,22 @@ async def test_what_is_scored_beside_a_commit_shares_the_next():
     assert sum(site.disk.commits) == 3 and max(site.disk.commits) > 1
     numbers = [n for each in answers for n in range(each.first, each.first + len(each.scores))]
     assert sorted(numbers) == list(range(1, 10))
+
+
+@on_loop
+async def test_one_that_the_disk_has_no_room_for_fails_alone():
+    site = Site()
+    site.disk.room = 50
+    site.model.gate.clear()
+    large = asyncio.create_task(site.alone(read(*[RECORD] * 51)))
+    await asyncio.sleep(0.01)
+    site.model.gate.set()
+    time.sleep(0.1)
+    (small,) = await site.together(read(RECORD))
+    assert isinstance(small, Answer)
+    with pytest.raises(DiskFull):
+        await large
+    assert len(site.disk.rows()) == 1
 
 
 @on_loop

@@ -59,7 +59,8 @@ class Repeated(Exception):
 
 
 class Group(NamedTuple):
-    """Works that are scored together, and what the model said of all their rows."""
+    """Works that are scored together, and what the model said of all their rows: float64 and bool, shape
+    (rows,)."""
 
     works: Sequence[Work]
     batch: Batch
@@ -251,13 +252,15 @@ class Scorer:
                     work.done(error)
             return
         fresh = [group for group, receipt in zip(groups, receipts, strict=True) if not receipt.repeated]
-        rows = sum(len(group.scores) for group in fresh)
-        requests = sum(len(group.works) for group in fresh)
-        self._metrics.committed(rows, requests, time.perf_counter() - began)
+        if fresh:
+            rows = sum(len(group.scores) for group in fresh)
+            requests = sum(len(group.works) for group in fresh)
+            self._metrics.committed(rows, requests, time.perf_counter() - began)
         for group, receipt in zip(groups, receipts, strict=True):
             self._answer(group, receipt)
 
     def _answer(self, group: Group, receipt: Receipt) -> None:
+        """Tell each work what is on disk."""
         if receipt.repeated:
             for work in group.works:
                 work.done(Repeated(receipt))

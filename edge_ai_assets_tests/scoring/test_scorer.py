@@ -429,3 +429,14 @@ async def test_what_is_counted():
     assert worker.values["edge_ai_rows", ()] == [3.0]
     assert worker.values["edge_ai_outside_values", ("Temperature",)] == [1.0]
     assert worker.values["edge_ai_missing_values", ("Temperature",)] == [1.0]
+
+
+@on_loop
+async def test_a_request_that_comes_again_is_no_commit():
+    site = Site()
+    await site.alone(read(RECORD), key="a")
+    with pytest.raises(Repeated):
+        await site.alone(read(RECORD), key="a")
+    (worker,) = site.metrics._workers()
+    assert worker.values["edge_ai_commit_requests", ()] == [1.0]
+    assert sum(worker.values["edge_ai_commit_rows", ()][:-1]) == 1

@@ -198,7 +198,7 @@ class App:
             len(request.body) > SMALL_BODY
             or b"idempotency-key" in headers
             or b"content-encoding" in headers
-            or gate.kind(request) not in (b"", JSON)
+            or request.kind not in (b"", JSON)
         ):
             return self._score_alone(request)
         try:
@@ -218,7 +218,7 @@ class App:
 
     async def _score_alone(self, request: Request) -> Response:
         """A request that is large, may have come before, or is no plain JSON."""
-        kind, key = gate.kind(request), _key(request)
+        kind, key = request.kind, _key(request)
         read = partial(self._read_rows, request, kind)
         with self._scorers[0].holding(len(request.body)):
             async with self._turn(request):
@@ -236,7 +236,7 @@ class App:
         large, or a table whose size its bytes do not tell.
         """
         headers, size = request.headers, len(request.body)
-        plain = b"content-encoding" not in headers and gate.kind(request) != ARROW
+        plain = b"content-encoding" not in headers and request.kind != ARROW
         most = SMALL_BODY if b"idempotency-key" in headers else PLAIN_BODY
         return nullcontext() if plain and size <= most else self._turns
 
@@ -395,7 +395,7 @@ def _known_by(read: Callable[[], Rows], contract: Contract) -> tuple[Rows, bytes
 
 def _read_feedback(request: Request) -> list[FeedbackItem]:
     body = _body(request)
-    return csv_body.feedback(body) if gate.kind(request) == CSV else json_body.feedback(body)
+    return csv_body.feedback(body) if request.kind == CSV else json_body.feedback(body)
 
 
 def _arrays(answer: Answer) -> tuple[Any, Any, Any]:

@@ -49,9 +49,9 @@ def admit(routes: Mapping[str, Mapping[str, Route]], request: Request) -> Respon
         return error(405, f"{request.method} is not possible here, only {allow}", (b"allow", allow.encode()))
     if route.roles and (refusal := _elsewhere(request) or stranger(request, route.roles)) is not None:
         return refusal
-    if route.kinds and (found := kind(request)) not in route.kinds:
+    if route.kinds and request.kind not in route.kinds:
         taken = ", ".join(sorted(known.decode() for known in route.kinds if known))
-        return error(415, f"a body of {found.decode('latin-1')[:100]!r} is not taken, only {taken}")
+        return error(415, f"a body of {request.kind.decode('latin-1')[:100]!r} is not taken, only {taken}")
     request.route = route
     return None
 
@@ -96,19 +96,9 @@ def failure(request: Request, problem: Exception) -> Response:
     return failed(request, problem)
 
 
-def kind(request: Request) -> bytes:
-    """The content type of a body, without parameters."""
-    return _without_parameters(request.headers.get(b"content-type", b"")[:200])  # it is kept
-
-
 @lru_cache(256)
 def _is_local(host: bytes) -> bool:
     """Whether a Host header names this machine: a name of elsewhere that leads here is DNS rebinding."""
     name = host.decode("latin-1")
     name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
     return Exposed(name).loopback
-
-
-@lru_cache(256)
-def _without_parameters(content_type: bytes) -> bytes:
-    return content_type.partition(b";")[0].strip().lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -48,6 +49,7 @@ class Request:
     _old = False
     _answer: Response | None = None
     _id: bytes | None = None
+    _kind: bytes | None = None
 
     def __init__(
         self, connection: Connection, method: str, path: str, query: str, headers: dict[bytes, bytes]
@@ -62,6 +64,13 @@ class Request:
             given = self.headers.get(b"x-request-id")
             self._id = given if given and _is_id(given) else b"%b-%x" % (_process, next(_ids))
         return self._id
+
+    @property
+    def kind(self) -> bytes:
+        """Content type of the body, without parameters, in lower case; empty if there is none."""
+        if self._kind is None:
+            self._kind = _without_parameters(self.headers.get(b"content-type", b"")[:200])  # it is kept
+        return self._kind
 
     @property
     def tokens(self) -> Any:
@@ -123,6 +132,11 @@ _ids = count(1)
 _process = b""
 _name_process()
 os.register_at_fork(after_in_child=_name_process)
+
+
+@lru_cache(256)
+def _without_parameters(content_type: bytes) -> bytes:
+    return content_type.partition(b";")[0].strip().lower()
 
 
 def _is_id(given: bytes) -> bool:

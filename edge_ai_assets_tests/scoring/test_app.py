@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from edge_ai_assets.returns.outbox.outbox import Outbox
 from edge_ai_assets.returns.road.link import Link
 from edge_ai_assets.scoring import app as module
-from edge_ai_assets.scoring import gate
+from edge_ai_assets.scoring import messages
 from edge_ai_assets.scoring import scorer as scorers
 from edge_ai_assets.scoring import tokens as token_files
 from edge_ai_assets.scoring.contract import UNKNOWN_CATEGORY
@@ -463,11 +463,11 @@ def test_only_known_kinds_of_bodies_are_read(site: Site, path: str, kind: str, s
 
 
 def test_long_content_types_are_not_kept_in_memory(site: Site):
-    before = gate._without_parameters.cache_info().currsize
+    before = messages._without_parameters.cache_info().currsize
     for number in range(5):
         kind = "application/json; x=" + "y" * 10_000 + str(number)
         assert site.call("POST", "/v1/score", {"records": [RECORD]}, {"Content-Type": kind}).status == 200
-    assert gate._without_parameters.cache_info().currsize <= before + 1
+    assert messages._without_parameters.cache_info().currsize <= before + 1
 
 
 @pytest.mark.parametrize(

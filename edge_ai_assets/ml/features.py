@@ -105,7 +105,8 @@ def compute(readings: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
     own: list[str] = [name for name in readings.columns if str(name).startswith("_")]
     base: pd.DataFrame = readings[[*own, *(item.name for item in inputs(usecase) if item.base == item.name)]]
     numbers = [feature.name for feature in usecase.numbers]
-    base = base.reset_index(drop=True).astype(dict.fromkeys(numbers, "float64"))
+    base = base.reset_index(drop=True)
+    base = base.astype({name: "float64" for name in numbers if base[name].dtype != "float64"})
     for name in numbers:
         if np.isinf(base[name].to_numpy()).any():
             base[name] = base[name].where(base[name].abs() < float("inf"))
@@ -139,11 +140,15 @@ def lookback(readings: pd.DataFrame, usecase: UseCase) -> pd.DataFrame:
     These are a run's baseline and its last rows, as many as the longest window, at least one. Between the two
     may be a gap; no window of a later row reaches into it, and the baseline's mean asks for `_row`, not for
     neighbours.
+
+    Args:
+        readings: canonical readings; the rows of a run one after the other as `_row` counts them, others may
+            lie between.
     """
     last = max((1, *usecase.windows.rows))
-    runs = readings.groupby(["_site", "_run"], sort=False, dropna=False)["_row"]
-    from_end = runs.rank(method="first", ascending=False)
-    return readings[(readings["_row"] < usecase.windows.baseline_rows) | (from_end <= last)]
+    runs = readings.groupby(["_site", "_run"], sort=False, dropna=False)
+    ends = runs.cumcount(ascending=False) < last
+    return readings[(readings["_row"] < usecase.windows.baseline_rows) | ends]
 
 
 def _derived(usecase: UseCase) -> Iterator[_Derived]:

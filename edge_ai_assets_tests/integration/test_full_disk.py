@@ -18,7 +18,7 @@ BALLAST = 30_000_000
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(params=[200_000, 500_000, 6_000_000])
+@pytest.fixture(params=[1_200_000, 2_000_000, 8_000_000])
 def disk(request, tmp_path) -> Iterator[Path]:
     """A folder where there is room for so many bytes, and for more when the file `ballast` is removed."""
     folder = tmp_path / "disk"

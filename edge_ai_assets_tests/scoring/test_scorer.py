@@ -284,30 +284,30 @@ async def test_one_that_the_disk_has_no_room_for_fails_alone():
     site = Site()
     site.disk.room = 50
     site.model.gate.clear()
-    large = asyncio.create_task(site.alone(read(*[RECORD] * 51)))
+    too_large, fits = (asyncio.create_task(site.alone(read(*[RECORD] * number))) for number in (51, 3))
     await asyncio.sleep(0.01)
     site.model.gate.set()
-    time.sleep(0.1)
-    (small,) = await site.together(read(RECORD))
-    assert isinstance(small, Answer)
+    time.sleep(0.1)  # as above
     with pytest.raises(DiskFull):
-        await large
-    assert len(site.disk.rows()) == 1
+        await too_large
+    assert len((await fits).scores) == 3 == len(site.disk.rows())
 
 
 @on_loop
 async def test_who_waits_no_more_takes_no_answer_from_those_it_shares_a_commit_with():
     site = Site()
     site.model.gate.clear()
-    gone, there = (asyncio.create_task(site.alone(read(*[RECORD] * 3))) for _ in range(2))
+    tasks = {number: asyncio.create_task(site.alone(read(*[RECORD] * number))) for number in (3, 4)}
     await asyncio.sleep(0.01)
     site.model.gate.set()
     time.sleep(0.1)  # as above
     while len(site.scorer._scored) < 2:
         await asyncio.sleep(0)
+    gone = tasks.pop(len(site.scorer._scored[0].scores))  # it would be told first
     gone.cancel()
-    assert len((await there).scores) == 3
-    assert gone.cancelled() and len(site.disk.rows()) == 6
+    ((number, there),) = tasks.items()
+    assert len((await there).scores) == number
+    assert gone.cancelled() and len(site.disk.rows()) == 7
 
 
 @on_loop
